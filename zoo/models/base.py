@@ -1,0 +1,62 @@
+"""What a model can do, as small abstract classes. A model file derives exactly one of them."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zoo.specs import EEGSpec
+
+
+class Model(nn.Module, abc.ABC):
+    """A network with its recordings' description; ``config`` is the frozen dataclass it was built from."""
+
+    micro_batch: ClassVar[int] = 16
+    """Samples computed together. Fixed, so that no result depends on batch size, shard or order."""
+
+    def __init__(self, spec: EEGSpec, config: Any) -> None:
+        super().__init__()
+        self.spec = spec
+        self.config = config
+
+    @abc.abstractmethod
+    def parts(self) -> dict[str, nn.Module]:
+        """Named sub-networks that weights may bring one by one (``encoder``, ``generator``, …)."""
+
+
+class EEGEncoder(Model):
+    """EEG → features."""
+
+    @abc.abstractmethod
+    def encode(self, eeg: Tensor) -> Tensor:
+        """Features of raw EEG.
+
+        Shape:
+            eeg: (n_trials, n_channels, n_times), volts.
+            returns: (n_trials, n_features).
+        """
+
+
+class Reconstructor(EEGEncoder):
+    """EEG → image, through the features of ``encode``."""
+
+    resolution: int
+    rounding: ClassVar[Literal["nearest", "truncate"]] = "nearest"
+    """How [0, 1] becomes uint8; part of a published protocol."""
+
+    @abc.abstractmethod
+    def draw_noise(self, rng: np.random.Generator) -> np.ndarray:
+        """Noise of one sample, float32; the caller keys ``rng`` by (track, trial, replicate)."""
+
+    @abc.abstractmethod
+    def decode(self, features: Tensor, noise: Tensor) -> Tensor:
+        """Images from encoder features and noise.
+
+        Shape:
+            features: (n, n_features); noise: (n, *noise_shape).
+            returns: (n, 3, resolution, resolution) in [0, 1].
+        """
