@@ -1,0 +1,168 @@
+"""Record: one evaluation as canonical JSON, the only truth that tables and boards are made of.
+
+``id`` hashes the identity part (what was evaluated, on what, how it was scored). Running the same identity again gives a
+record with the same id and another ``run`` hash: a reproduction, not an overwrite.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from zoo.errors import IntegrityError, UsageError
+from zoo.specs import SHA256, Verdict
+from zoo.store import digest, read_json, write_json
+
+SCHEMA = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Identity(_Part):
+    """Everything that may move a number; same identity, same values on the same kind of device."""
+
+    track: str
+    track_sha256: str = Field(pattern=SHA256)
+    dataset: str
+    trials_fingerprint: str = Field(pattern=SHA256)
+    eeg_sha256: str = Field(pattern=SHA256)
+    stimuli_sha256: str = Field(pattern=SHA256)
+    split: str
+    split_sha256: str = Field(pattern=SHA256)
+    model: str
+    config: dict[str, Any]
+    weights_sha256: str
+    seed: int
+    replicates: int
+    limit: int | None
+    metrics: tuple[str, ...]
+    """Signatures, sorted."""
+    zoo: str
+    """Version of the code that defines protocol and metrics."""
+
+
+class Value(_Part):
+    """One measured number, or null with the reason why there is none."""
+
+    value: float | None
+    reason: str | None = None
+    signature: str | None = None
+    higher_is_better: bool | None = None
+    interval: tuple[float, float] | None = None
+    interval_method: str | None = None
+    n: int | None = None
+    n_units: int | None = None
+    replicates: tuple[float, ...] = ()
+    """The value of every replicate apart: the spread of the sampling noise."""
+    detail: dict[str, float] = {}
+
+    @field_validator("value", "interval", "replicates")
+    @classmethod
+    def _finite(cls, found: Any) -> Any:
+        numbers = found if isinstance(found, tuple) else (found,)
+        if any(number is not None and not math.isfinite(number) for number in numbers):
+            raise ValueError("must be finite; a number that does not exist is null with a reason")
+        return found
+
+    @model_validator(mode="after")
+    def _null_has_reason(self) -> Value:
+        if (self.value is None) != (self.reason is not None):
+            raise ValueError("a null value needs a reason, and only a null value has one")
+        return self
+
+
+class Audit(_Part):
+    verdict: Verdict
+    evidence: dict[str, float | str | None]
+    sentences: tuple[str, ...]
+
+
+class System(_Part):
+    """The model or a control, scored alike."""
+
+    values: dict[str, Value]
+
+
+class Provenance(_Part):
+    created: str
+    command: str
+    git: str | None
+    dirty: bool | None
+    device: str
+    hardware: str
+    threads: int
+    packages: dict[str, str]
+    weights_source: str
+    trained_on: tuple[str, ...]
+    selection: str
+    """On which role training chose its checkpoint."""
+    stimuli_source: str
+    dataset_complete: bool
+
+
+class Cost(_Part):
+    seconds: float
+    n_parameters: int
+    images_per_second: float | None
+    peak_memory_mb: float | None
+
+
+class Record(_Part):
+    schema_version: Literal[1] = SCHEMA
+    status: Literal["ok", "partial", "failed"]
+    error: str | None = None
+    identity: Identity
+    audit: Audit | None
+    headline: str
+    values: dict[str, Value]
+    controls: dict[str, System]
+    units_sha256: str | None = None
+    """Hash of the parquet file with the per-unit values, beside the record."""
+    provenance: Provenance
+    cost: Cost
+
+    @property
+    def id(self) -> str:
+        """Hash of the identity."""
+        return digest(self.identity.model_dump(mode="json"))
+
+    @property
+    def run(self) -> str:
+        """Hash of the whole record: two runs of one identity differ here."""
+        return digest(self.model_dump(mode="json"))
+
+    @property
+    def name(self) -> str:
+        """Unique, idempotent file name: pushing the same record twice finds it there."""
+        return f"{self.identity.track}/{self.identity.model}/{self.id[:12]}-{self.run[:8]}.json"
+
+    def write(self, path: Path) -> None:
+        write_json(path, {"id": self.id, **self.model_dump(mode="json")})
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """Read and validate a record.
+
+        Raises:
+            UsageError: Not JSON, or not a record of this schema.
+            IntegrityError: The id in the file is not the hash of its identity.
+        """
+        try:
+            content = read_json(path)
+            if not isinstance(content, dict):
+                raise UsageError(f"{path} must hold a record, but holds a {type(content).__name__}.")
+            claimed = content.pop("id", None)
+            record = cls.model_validate(content)
+        except (ValidationError, ValueError) as error:
+            if isinstance(error, UsageError):
+                raise
+            first = str(error).splitlines()
+            raise UsageError(f"{path} is not a valid record: {' '.join(line.strip() for line in first[:3])}") from error
+        if claimed != record.id:
+            raise IntegrityError(f"{path} says id {str(claimed)[:12]} but its identity hashes to {record.id[:12]}.")
+        return record
