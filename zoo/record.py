@@ -1,7 +1,7 @@
 """Record: one evaluation as canonical JSON, the only truth that tables and boards are made of.
 
-``id`` hashes the identity part (what was evaluated, on what, how it was scored). Running the same identity again gives a
-record with the same id and another ``run`` hash: a reproduction, not an overwrite.
+``id`` hashes the identity part (what was evaluated, on what, how it was scored). Running the same identity again gives
+a record with the same id and another ``run`` hash: a reproduction, not an overwrite.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from zoo.errors import IntegrityError, UsageError
 from zoo.specs import SHA256, Verdict
 from zoo.store import digest, read_json, write_json
-
-SCHEMA = 1
 
 
 class _Part(BaseModel):
@@ -113,7 +111,7 @@ class Cost(_Part):
 
 
 class Record(_Part):
-    schema_version: Literal[1] = SCHEMA
+    schema_version: Literal[1] = 1
     status: Literal["ok", "partial", "failed"]
     error: str | None = None
     identity: Identity

@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parent
 
 
 class Registry(Generic[Card]):
-    """Cards of one kind: the YAML files of a folder, then those of installed plugins (entry-point group ``zoo.<kind>s``).
+    """Cards of one kind: YAML files of a folder, and those of installed plugins (entry-point group ``zoo.<kind>s``).
 
     A plugin's entry point names a card object, or a list of them; it is imported only when its name is asked for or
     everything is listed. A broken one is kept in ``broken`` and never stops the rest.
@@ -28,7 +28,7 @@ class Registry(Generic[Card]):
 
     def __init__(self, kind: str, card: type[Card], pattern: str) -> None:
         self.kind = kind
-        self._card = card
+        self._card: type[Card] = card
         self._pattern = pattern
         self._added: dict[str, Card] = {}
         self.broken: dict[str, str] = {}

@@ -76,7 +76,7 @@ class EEGSpec(Spec):
 
 
 class File(Spec):
-    """One pinned file: on the Hub (``repo`` and 40-hex ``revision``) or at a ``url``; never trusted before its sha256."""
+    """One pinned file: on the Hub (``repo``, 40-hex ``revision``) or at a ``url``; never trusted before its sha256."""
 
     path: str
     sha256: str = Field(pattern=SHA256)
@@ -118,7 +118,7 @@ class ModelCard(Spec):
     title: str
     task: Task
     builder: str | None
-    """``module:attribute`` of ``build(spec, **preset) -> Model``; null while the model is announced but not here yet."""
+    """``module:attribute`` of ``build(spec, **preset) -> Model``; null while the model is announced, not here yet."""
     preset: dict[str, Any] = {}
     paper: str
     licence: str
@@ -216,8 +216,8 @@ class TrackCard(Spec):
 class Split(Spec):
     """Which trial plays which role, as data.
 
-    ``roles[role]`` lists values of the trials column ``unit``; trials named nowhere play ``default``. The file belongs to
-    exactly the trials whose fingerprint it names.
+    ``roles[role]`` lists values of the trials column ``unit``; trials named nowhere play ``default``. The file belongs
+    to exactly the trials whose fingerprint it names.
     """
 
     id: str = Field(pattern=r"^[a-z0-9-]+@\d+$")
