@@ -1,0 +1,76 @@
+"""zoo: the reference model zoo and benchmark for EEG → image and image → EEG.
+
+Importing it imports nothing heavy; every function imports what it needs when called.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from zoo.models.base import Model
+    from zoo.record import Record
+
+__version__ = "0.1.0"
+__all__ = ["evaluate", "list_datasets", "list_metrics", "list_models", "list_tracks", "load", "train"]
+
+
+def list_models() -> list[str]:
+    """Ids of all models, announced ones included."""
+    from zoo import registry
+
+    return registry.models.names()
+
+
+def list_datasets() -> list[str]:
+    """Ids of all datasets, announced ones included."""
+    from zoo import registry
+
+    return registry.datasets.names()
+
+
+def list_metrics() -> list[str]:
+    """Ids of all metrics."""
+    from zoo import registry
+
+    return registry.metrics.names()
+
+
+def list_tracks() -> list[str]:
+    """Ids of all tracks, ``task/dataset.split@N``."""
+    from zoo import registry
+
+    return registry.tracks.names()
+
+
+def load(model: str, *, weights: str | Path | None = None, device: str = "auto") -> Model:
+    """The model called ``model`` with trained weights, ready for inference.
+
+    Args:
+        model: An id of ``list_models()``.
+        weights: A weights folder or the name of one in the cache; the newest on this machine if omitted.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        UnknownNameError: No such model; the message suggests one.
+        MissingError: There are no weights here; the message names the command that brings them.
+    """
+    from zoo.runner import load_model
+
+    return load_model(model, weights=weights, device=device)[0]
+
+
+def train(model: str, dataset: str, **options: Any) -> Path:
+    """Train a model on a dataset's split and return its weights folder; see ``zoo.runner.train``."""
+    from zoo.runner import train as run
+
+    return run(model, dataset, **options)
+
+
+def evaluate(model: str | Model, dataset: str, **options: Any) -> Record:
+    """Evaluate a model, by name or as an instance, on a dataset's split; see ``zoo.runner.evaluate``."""
+    from zoo.runner import evaluate as run
+
+    return run(model, dataset, **options)

@@ -1,17 +1,31 @@
 """One loop for every recipe: deterministic, resumable, with progress.
 
-Nothing random is kept between steps: the generator of a step is keyed by (seed, recipe, step), so a checkpoint is weights
-and optimiser moments, and a resumed run equals an uninterrupted one.
+Nothing random is kept between steps: the generator of a step is keyed by (seed, recipe, step), so a checkpoint is
+weights and optimiser moments, and a resumed run equals an uninterrupted one.
 """
 
 from __future__ import annotations
 
 import abc
+import json
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from zoo.errors import IntegrityError, ZooError
+from zoo.stats import keyed_rng
+from zoo.store import atomic_file
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, what)."""
+SAVE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,10 @@ class Recipe(abc.ABC):
     n_steps: int
     eval_every: int | None = None
     """Steps between calls of ``validate``; null: the last weights are the result."""
+    amp: Literal["bf16"] | None = None
+    """Autocast of every step; null as long as the published recipe used float32."""
+    ema_decay: float | None = None
+    """Decay per step of an exponential moving average of all parameters, which then is the result."""
 
     @abc.abstractmethod
     def modules(self) -> dict[str, nn.Module]:
@@ -60,3 +78,150 @@ class Recipe(abc.ABC):
     def validate(self) -> float:
         """Score on the validation role, higher is better; the best checkpoint wins."""
         raise TypeError(f"{type(self).__name__} sets eval_every but defines no validate()")
+
+
+@dataclass
+class Fitted:
+    """State of a run: what a checkpoint holds beside tensors."""
+
+    step: int = 0
+    best_step: int | None = None
+    best_score: float | None = None
+    losses: dict[str, float] | None = None
+    seconds: float = 0.0
+    done: bool = False
+
+
+def fit(recipe: Recipe, folder: Path, *, seed: int, progress: Progress | None = None) -> Fitted:
+    """Run ``recipe`` to its end, continuing from the checkpoint in ``folder`` if there is one.
+
+    Killed at any point and called again, it ends with the same weights as an uninterrupted run on the same device. The
+    result is the best validated state if the recipe validates, else the moving average if it keeps one, else the last.
+
+    Raises:
+        ZooError: A loss is not finite; the last good checkpoint stays.
+        IntegrityError: The checkpoint is damaged.
+    """
+    path = folder / f"{recipe.name}.safetensors"
+    kept: dict[str, dict[str, Tensor]] = {"best": {}, "ema": {}}
+    state = _restore(recipe, path, kept) if path.exists() else Fitted()
+    if recipe.ema_decay is not None and not kept["ema"]:
+        kept["ema"] = _parameters(recipe)
+    report = progress or (lambda done, total, what: None)
+    device = next(iter(next(iter(recipe.modules().values())).parameters())).device.type
+    started, spent, saved = time.monotonic(), state.seconds, time.monotonic()
+    try:
+        while state.step < recipe.n_steps:
+            report(state.step, recipe.n_steps, f"training {recipe.name}{_shown(state)}")
+            rng = keyed_rng("train", seed, recipe.name, state.step)
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=recipe.amp is not None):
+                losses = recipe.step(state.step, rng)
+            if not all(np.isfinite(value) for value in losses.values()):
+                raise ZooError(f"training {recipe.name} diverged at step {state.step}: {losses}; lower the rate.")
+            state.step, state.losses = state.step + 1, losses
+            _average(recipe, kept["ema"])
+            _validate(recipe, state, kept)
+            if time.monotonic() - saved > SAVE_SECONDS:
+                state.seconds = spent + time.monotonic() - started
+                _save(recipe, path, state, kept)
+                saved = time.monotonic()
+    except KeyboardInterrupt:
+        state.seconds = spent + time.monotonic() - started
+        _save(recipe, path, state, kept)
+        raise
+    if not state.done:
+        state.done, state.seconds = True, spent + time.monotonic() - started
+        _save(recipe, path, state, kept)
+    _load(recipe, kept["best"] or kept["ema"])
+    report(recipe.n_steps, recipe.n_steps, f"training {recipe.name}{_shown(state)}")
+    return state
+
+
+def _shown(state: Fitted) -> str:
+    losses = " ".join(f"{name} {value:.3g}" for name, value in (state.losses or {}).items())
+    best = "" if state.best_score is None else f" best {state.best_score:.3f}"
+    return f" ({losses}{best})" if losses else ""
+
+
+def _validate(recipe: Recipe, state: Fitted, kept: dict[str, dict[str, Tensor]]) -> None:
+    """Keep a copy of the state whose validation score is the highest so far (the earliest of equals)."""
+    if recipe.eval_every is None or (state.step % recipe.eval_every and state.step != recipe.n_steps):
+        return
+    score = recipe.validate()
+    if state.best_score is None or score > state.best_score:
+        state.best_score, state.best_step = score, state.step
+        kept["best"] = _tensors(recipe)
+
+
+def _average(recipe: Recipe, ema: dict[str, Tensor]) -> None:
+    if recipe.ema_decay is None:
+        return
+    for key, value in _parameters(recipe).items():
+        ema[key].lerp_(value, 1 - recipe.ema_decay)
+
+
+def _tensors(recipe: Recipe) -> dict[str, Tensor]:
+    """A copy of every tensor of every module, named ``module/key``."""
+    return {
+        f"{name}/{key}": value.detach().clone()
+        for name, module in recipe.modules().items()
+        for key, value in module.state_dict().items()
+    }
+
+
+def _parameters(recipe: Recipe) -> dict[str, Tensor]:
+    return {
+        f"{name}/{key}": value.detach().clone()
+        for name, module in recipe.modules().items()
+        for key, value in module.named_parameters()
+    }
+
+
+def _load(recipe: Recipe, tensors: dict[str, Tensor]) -> None:
+    """Put tensors named ``module/key`` back; a module not mentioned stays as it is."""
+    with torch.no_grad():
+        for name, module in recipe.modules().items():
+            own = module.state_dict()
+            for key, value in own.items():
+                if f"{name}/{key}" in tensors:
+                    value.copy_(tensors[f"{name}/{key}"])
+
+
+def _save(recipe: Recipe, path: Path, state: Fitted, kept: dict[str, dict[str, Tensor]]) -> None:
+    from safetensors.torch import save
+
+    tensors = {f"now/{key}": value for key, value in _tensors(recipe).items()}
+    for kind, held in kept.items():
+        tensors |= {f"{kind}/{key}": value for key, value in held.items()}
+    for name, optimizer in recipe.optimizers().items():
+        for index, slots in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{name}/{index}/{slot}": torch.as_tensor(value) for slot, value in slots.items()}
+    data = save({key: value.contiguous() for key, value in tensors.items()}, {"state": json.dumps(vars(state))})
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def _restore(recipe: Recipe, path: Path, kept: dict[str, dict[str, Tensor]]) -> Fitted:
+    from safetensors import SafetensorError, safe_open
+
+    device = str(next(iter(next(iter(recipe.modules().values())).parameters())).device)
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            state = Fitted(**json.loads(file.metadata()["state"]))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(f"{path} is not a readable checkpoint ({error}); delete it to train again.") from error
+
+    def below(prefix: str) -> dict[str, Tensor]:
+        return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+    _load(recipe, below("now/"))
+    for kind in kept:
+        kept[kind] = below(f"{kind}/")
+    for name, optimizer in recipe.optimizers().items():
+        slots: dict[int, dict[str, Any]] = {}
+        for key, value in below(f"optimizer/{name}/").items():
+            index, _, slot = key.partition("/")
+            slots.setdefault(int(index), {})[slot] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+    return state

@@ -1,0 +1,146 @@
+"""A weights folder: ``model.safetensors`` and ``weights.json``, which says what they are and where they come from.
+
+``<cache>/weights/<model>/<name>/``; written once, verified on every load, loaded strictly.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from zoo import registry
+from zoo.errors import IntegrityError, MissingError, UsageError
+from zoo.models.base import Model
+from zoo.specs import SHA256, EEGSpec, ModelCard
+from zoo.store import atomic_folder, cache_dir, file_sha256, read_json, write_json
+
+
+class WeightsInfo(BaseModel):
+    """What ``weights.json`` holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    name: str
+    config: dict[str, Any]
+    eeg: EEGSpec
+    parts: tuple[str, ...]
+    """Sub-networks whose weights are in the file; the others keep their initial values and may not be used."""
+    sha256: str = Field(pattern=SHA256)
+    source: Literal["trained", "converted", "published"]
+    trained_on: tuple[str, ...]
+    split_sha256: str | None = None
+    seed: int | None = None
+    selection: str
+    """On which role the checkpoint was chosen."""
+    receipt: dict[str, Any] = {}
+
+
+def folder_of(model: str, name: str) -> Path:
+    return cache_dir("weights", model, name)
+
+
+def build(card: ModelCard, eeg: EEGSpec, overrides: dict[str, Any] | None = None) -> Model:
+    """A model with initial weights (seeded by the caller) for recordings like ``eeg``."""
+    if card.builder is None:
+        raise announced(card)
+    model = registry.load_object(card.builder)(eeg, **{**card.preset, **(overrides or {})})
+    if not isinstance(model, Model):
+        raise UsageError(f"the builder of {card.id} must return a zoo.models.base.Model, not {type(model).__name__}.")
+    return model
+
+
+def announced(card: ModelCard) -> MissingError:
+    """The answer for a model that is on the list but not in this release."""
+    from zoo import __version__
+
+    return MissingError(
+        f"{card.id} is announced but not in this release (eeg-image-zoo {__version__}): neither code nor weights.\n"
+        f"to bring it: pip install --upgrade eeg-image-zoo && zoo weights pull {card.id}"
+    )
+
+
+def save(model: Model, info: dict[str, Any], *, parts: tuple[str, ...] | None = None) -> tuple[Path, WeightsInfo]:
+    """Write a model's state under the cache; ``info`` holds the fields of ``WeightsInfo`` except sha256 and parts."""
+    held = parts or tuple(model.parts())
+    state = {
+        key: value.detach().cpu().contiguous()
+        for key, value in model.state_dict().items()
+        if key.partition(".")[0] in held
+    }
+    return save_state(state, {**info, "parts": held})
+
+
+def save_state(state: dict[str, Tensor], info: dict[str, Any]) -> tuple[Path, WeightsInfo]:
+    from safetensors.torch import save_file
+
+    path = folder_of(info["model"], info["name"])
+    with atomic_folder(path) as work:
+        save_file(state, work / "model.safetensors")
+        found = WeightsInfo(**info, sha256=file_sha256(work / "model.safetensors"))
+        write_json(work / "weights.json", found.model_dump(mode="json"))
+    return path, found
+
+
+def read_info(path: Path) -> WeightsInfo:
+    """Validate a weights folder without loading it.
+
+    Raises:
+        MissingError: There is no weights folder at ``path``.
+        IntegrityError: ``weights.json`` is damaged, or the file is not the one it describes.
+    """
+    if not (path / "weights.json").is_file() or not (path / "model.safetensors").is_file():
+        raise MissingError(
+            f"{path} holds no weights (weights.json and model.safetensors).\n"
+            "to make them, run: zoo train MODEL --dataset DATASET   or: zoo weights convert MODEL --from DIR"
+        )
+    try:
+        info = WeightsInfo.model_validate(read_json(path / "weights.json"))
+    except (ValidationError, ValueError) as error:
+        raise IntegrityError(f"{path / 'weights.json'} is damaged ({str(error).splitlines()[0]}).") from error
+    found = file_sha256(path / "model.safetensors")
+    if found != info.sha256:
+        raise IntegrityError(
+            f"{path / 'model.safetensors'} must have sha256 {info.sha256[:16]}… but has {found[:16]}…; "
+            "delete the folder and train, convert or fetch again."
+        )
+    return info
+
+
+def load(path: Path, *, device: str = "cpu") -> tuple[Model, WeightsInfo]:
+    """Build the model that ``path`` describes and load every tensor, strictly; ready for inference."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    info = read_info(path)
+    try:
+        state = load_file(path / "model.safetensors")
+    except SafetensorError as error:
+        raise IntegrityError(f"{path / 'model.safetensors'} is not a readable safetensors file ({error}).") from error
+    model = build(registry.models.get(info.model), info.eeg, info.config)
+    expected = {key for key in model.state_dict() if key.partition(".")[0] in info.parts}
+    if odd := sorted(expected ^ set(state)):
+        raise IntegrityError(
+            f"{path} does not fit {info.model}: {len(odd)} tensors are missing or unknown, the first is {odd[0]}."
+        )
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    for key, value in state.items():
+        if tuple(value.shape) != shapes[key]:
+            raise IntegrityError(f"{path}: {key} must have shape {shapes[key]} but has {tuple(value.shape)}.")
+    model.load_state_dict(state, strict=False)  # every key was accounted for above
+    return model.eval().requires_grad_(False).to(torch.device(device)), info
+
+
+def available(model: str) -> list[tuple[Path, WeightsInfo]]:
+    """Weights of ``model`` on this machine, damaged ones left out."""
+    found = []
+    for path in sorted(cache_dir("weights", model).glob("*/weights.json")):
+        try:
+            found.append((path.parent, WeightsInfo.model_validate(read_json(path))))
+        except ValueError:
+            continue
+    return found
