@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import socket
 import urllib.error
@@ -79,23 +80,30 @@ def _download(url: str, file: File, path: Path, progress: Progress) -> None:
     headers = {"User-Agent": "eeg-image-zoo"}
     if have:
         headers["Range"] = f"bytes={have}-"
-    if file.repo is not None and (token := _token()):
-        headers["Authorization"] = f"Bearer {token}"
     _refuse_unreachable(url, file)
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - urls come from packaged cards
+    if file.repo is not None and (token := _token()):
+        request.add_unredirected_header("Authorization", f"Bearer {token}")  # not for the storage it points to
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
             if answer.status != 206:
                 have = 0
-            total = file.size or have + int(answer.headers.get("Content-Length") or 0)
+            announced = have + int(answer.headers.get("Content-Length") or 0)
+            total = file.size or announced
             with part.open("ab" if have else "wb") as out:
                 while block := answer.read(CHUNK):
                     out.write(block)
                     have += len(block)
                     progress(have, total, file.path)
+            if have < announced:  # urllib ends a broken connection like a complete one
+                raise OSError(f"the connection broke after {have} of {announced} bytes; run it again to continue")
     except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416 and part.exists():  # the part is no beginning of this file
+            part.unlink()
+            return _download(url, file, path, progress)
         raise _explain(error, url, file) from error
-    except (OSError, TimeoutError) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise MissingError(f"{file.path} could not be fetched from {urlsplit(url).hostname} ({error}).") from error
     with part.open("rb") as done:
         found = hashlib.file_digest(done, "sha256").hexdigest()
@@ -113,7 +121,7 @@ def _refuse_unreachable(url: str, file: File) -> None:
     parts = urlsplit(url)
     proxy = urllib.request.getproxies().get(parts.scheme)
     if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
-        parts = urlsplit(proxy)
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
         socket.create_connection((parts.hostname or "", port), timeout=CONNECT_SECONDS).close()

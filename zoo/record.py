@@ -6,19 +6,21 @@ a record with the same id and another ``run`` hash: a reproduction, not an overw
 
 from __future__ import annotations
 
-import math
+import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from zoo.errors import IntegrityError, UsageError
 from zoo.specs import SHA256, Verdict
-from zoo.store import digest, read_json, write_json
+from zoo.store import digest, json_bytes, write_bytes
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    """Frozen, closed, and finite: a number that does not exist is null with a reason, never NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Identity(_Part):
@@ -58,14 +60,6 @@ class Value(_Part):
     replicates: tuple[float, ...] = ()
     """The value of every replicate apart: the spread of the sampling noise."""
     detail: dict[str, float] = {}
-
-    @field_validator("value", "interval", "replicates")
-    @classmethod
-    def _finite(cls, found: Any) -> Any:
-        numbers = found if isinstance(found, tuple) else (found,)
-        if any(number is not None and not math.isfinite(number) for number in numbers):
-            raise ValueError("must be finite; a number that does not exist is null with a reason")
-        return found
 
     @model_validator(mode="after")
     def _null_has_reason(self) -> Value:
@@ -139,28 +133,38 @@ class Record(_Part):
         """Unique, idempotent file name: pushing the same record twice finds it there."""
         return f"{self.identity.track}/{self.identity.model}/{self.id[:12]}-{self.run[:8]}.json"
 
+    def to_json(self) -> bytes:
+        """The file: the id and everything it hashes, readable."""
+        return json_bytes({"id": self.id, **self.model_dump(mode="json")})
+
     def write(self, path: Path) -> None:
-        write_json(path, {"id": self.id, **self.model_dump(mode="json")})
+        write_bytes(path, self.to_json())
 
     @classmethod
     def read(cls, path: Path) -> Record:
-        """Read and validate a record.
+        """Read and validate a record; raises as ``parse`` does."""
+        return cls.parse(path.read_bytes(), where=str(path))
+
+    @classmethod
+    def parse(cls, data: bytes, *, where: str) -> Record:
+        """Validate the bytes of a record file found at ``where``.
 
         Raises:
             UsageError: Not JSON, or not a record of this schema.
             IntegrityError: The id in the file is not the hash of its identity.
         """
         try:
-            content = read_json(path)
+            content = json.loads(data)
             if not isinstance(content, dict):
-                raise UsageError(f"{path} must hold a record, but holds a {type(content).__name__}.")
+                raise UsageError(f"{where} must hold a record, but holds a {type(content).__name__}.")
             claimed = content.pop("id", None)
             record = cls.model_validate(content)
-        except (ValidationError, ValueError) as error:
+            found = record.id
+        except (ValidationError, ValueError, RecursionError) as error:
             if isinstance(error, UsageError):
                 raise
-            first = str(error).splitlines()
-            raise UsageError(f"{path} is not a valid record: {' '.join(line.strip() for line in first[:3])}") from error
-        if claimed != record.id:
-            raise IntegrityError(f"{path} says id {str(claimed)[:12]} but its identity hashes to {record.id[:12]}.")
+            first = " ".join(line.strip() for line in str(error).splitlines()[:3])
+            raise UsageError(f"{where} is not a valid record: {first}") from error
+        if claimed != found:
+            raise IntegrityError(f"{where} says id {str(claimed)[:12]} but its identity hashes to {found[:12]}.")
         return record

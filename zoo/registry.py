@@ -53,8 +53,10 @@ class Registry(Generic[Card]):
             UnknownNameError: Nothing is called so; the message suggests what is.
         """
         cards = self._all()
+        if name in cards:
+            return cards[name]
         for card in cards.values():
-            if name == card.id or name in card.aliases:
+            if name in card.aliases:
                 return card
         close = difflib.get_close_matches(name, cards, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
@@ -84,6 +86,8 @@ class Registry(Generic[Card]):
             try:
                 found = point.load()
                 for card in found if isinstance(found, list | tuple) else [found]:
+                    if card.id in cards or card.id in self._packaged():
+                        raise ZooError(f"{self.kind} {card.id!r} is registered already; give this one another id.")
                     cards[card.id] = self._card.model_validate(card)
             except Exception as error:  # a stranger's package may fail in any way; `zoo doctor` shows it
                 self.broken[f"{point.name} ({point.value})"] = f"{type(error).__name__}: {error}"

@@ -11,8 +11,8 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -60,9 +60,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
+        temporary = _beside(path)
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -82,9 +81,13 @@ def write_bytes(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def json_bytes(value: Any) -> bytes:
+    """JSON for people to read and for files to hold: indented, sorted keys, no NaN."""
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
 def write_json(path: Path, value: Any) -> None:
-    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    write_bytes(path, json_bytes(value))
 
 
 def read_json(path: Path) -> Any:
@@ -96,7 +99,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes ``path`` (replacing an older one) when the block ends without an error."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        work = _beside(path)
+        work.mkdir()
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _no_space(path) from error
@@ -104,8 +108,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         yield work
         if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-            path.replace(old / "old")
+            old = _beside(path)
+            path.replace(old)
             work.replace(path)
             shutil.rmtree(old, ignore_errors=True)
         else:
@@ -127,6 +131,11 @@ def lock(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         yield
+
+
+def _beside(path: Path) -> Path:
+    """An unused hidden name in the same folder; ``tempfile`` would hide the result from everybody else (mode 600)."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
 
 def _sync_folder(path: Path) -> None:
