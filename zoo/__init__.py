@@ -57,7 +57,7 @@ def load(model: str, *, weights: str | Path | None = None, device: str = "auto")
         UnknownNameError: No such model; the message suggests one.
         MissingError: There are no weights here; the message names the command that brings them.
     """
-    from zoo.runner import load_model
+    from zoo.plan import load_model
 
     return load_model(model, weights=weights, device=device)[0]
 

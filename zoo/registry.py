@@ -46,6 +46,11 @@ class Registry(Generic[Card]):
     def cards(self) -> list[Card]:
         return [card for _, card in sorted(self._all().items())]
 
+    def find_broken(self) -> dict[str, str]:
+        """Plugins that cannot be loaded, with what went wrong."""
+        self._plugins()
+        return dict(self.broken)
+
     def get(self, name: str) -> Card:
         """The card called ``name`` or having it as an alias.
 
