@@ -1,0 +1,153 @@
+"""Boards: where records are kept. A store is append-only; what is shown is computed from it (``ranking``)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import fsspec
+
+from zoo.errors import GateError, IntegrityError, MissingError, UnknownNameError, UsageError, ZooError
+from zoo.record import Record
+from zoo.store import write_bytes
+
+MAX_BYTES = 4 << 20
+"""A record is some kilobytes; whatever is larger is none, and is not read."""
+SAFE_NAME = re.compile(r"([a-z0-9][\w.@+-]*/){2,}[0-9a-f]{12}-[0-9a-f]{8}\.json", re.ASCII)
+
+
+class Board(Protocol):
+    """A store of records, whoever keeps it."""
+
+    problems: list[str]
+    """One sentence for every file that the last ``records()`` or ``find()`` had to skip."""
+
+    def push(self, record: Record, units: bytes | None = None, *, allow_partial: bool = False) -> str:
+        """Add a record and return its path; the same record again changes nothing."""
+        ...
+
+    def records(self) -> Iterator[Record]:
+        """Every valid record, in the order of paths."""
+        ...
+
+    def find(self, id_prefix: str) -> Record:
+        """The newest run of the one record whose id begins so."""
+        ...
+
+
+class FsBoard:
+    """A board in a folder, or at any URL that fsspec can open: ``records/<track>/<model>/<id>-<run>.json``.
+
+    Names hold the hash of the content, so writers never wait for one another and nothing is ever overwritten.
+    """
+
+    def __init__(self, url: str | Path) -> None:
+        try:
+            self._fs, root = fsspec.core.url_to_fs(str(url))
+        except ImportError as error:
+            raise MissingError(f"a board at {url} needs a package that is not here: {error}.") from error
+        except ValueError as error:
+            raise UsageError(
+                f"a board must be a folder or a URL that fsspec opens, not {str(url)!r}: {error}."
+            ) from error
+        self._root = root.rstrip("/")
+        self._local = "file" in ((self._fs.protocol,) if isinstance(self._fs.protocol, str) else self._fs.protocol)
+        self.problems: list[str] = []
+
+    def push(self, record: Record, units: bytes | None = None, *, allow_partial: bool = False) -> str:
+        """Add a record, and beside it the parquet file with its per-unit values.
+
+        Raises:
+            GateError: It is partial or failed, which only ``allow_partial`` admits.
+            IntegrityError: ``units`` are not the bytes that the record names.
+            UsageError: Track or model cannot be a path.
+        """
+        if record.status != "ok" and not allow_partial:
+            raise GateError(
+                f"a board takes complete records, but {record.id[:12]} is {record.status}; "
+                "evaluate without --limit, or push it with allow_partial to a board of your own."
+            )
+        path = f"records/{record.name}"
+        if not SAFE_NAME.fullmatch(record.name) or ".." in record.name:
+            raise UsageError(f"track and model must be plain names with a slash between, not {path!r}.")
+        if units is not None:
+            found = hashlib.sha256(units).hexdigest()
+            if found != record.units_sha256:
+                raise IntegrityError(
+                    f"the per-unit values of {record.id[:12]} must have sha256 {str(record.units_sha256)[:16]}… "
+                    f"but have {found[:16]}…; push the file that was written with the record."
+                )
+            self._create(path.removesuffix(".json") + ".units.parquet", units)
+        self._create(path, record.to_json())
+        return path
+
+    def records(self) -> Iterator[Record]:
+        """Every valid record, in the order of paths; the rest is named in ``problems``."""
+        self.problems = []
+        for path, info in self._files():
+            if (record := self._read(path, info)) is not None:
+                yield record
+
+    def find(self, id_prefix: str) -> Record:
+        """The newest run of the one record whose id begins with ``id_prefix``.
+
+        Raises:
+            UnknownNameError: There is none.
+            UsageError: It is no beginning of an id, or of several.
+        """
+        if not re.fullmatch(r"[0-9a-f]{4,64}", id_prefix):
+            raise UsageError(f"a record id must be 4 to 64 hexadecimal digits, not {id_prefix!r}.")
+        self.problems = []
+        named = ((p, i) for p, i in self._files() if p.rpartition("/")[2].startswith(id_prefix[:12]))
+        found = [r for p, i in named if (r := self._read(p, i)) is not None and r.id.startswith(id_prefix)]
+        ids = sorted({record.id for record in found})
+        if not ids:
+            raise UnknownNameError(f"no record on {self._root} has an id that begins with {id_prefix!r}.")
+        if len(ids) > 1:
+            raise UsageError(
+                f"{id_prefix!r} begins {len(ids)} ids ({', '.join(i[:16] for i in ids)}); give more digits."
+            )
+        return max(found, key=lambda record: (record.provenance.created, record.run))
+
+    def _create(self, path: str, data: bytes) -> None:
+        """Write a file that is not there; the same bytes again are fine, others are not."""
+        where = f"{self._root}/{path}"
+        try:
+            if self._local and not self._fs.exists(where):
+                write_bytes(Path(where), data)  # two writers of one name bring the same bytes: the name is their hash
+                return
+            self._fs.pipe_file(where, data, mode="create")
+        except FileExistsError:
+            if self._fs.cat_file(where) != data:
+                raise IntegrityError(f"{where} is there already with other content; nothing was written.") from None
+        except OSError as error:
+            raise ZooError(f"{where} could not be written ({error}); check that you may write there.") from error
+
+    def _files(self) -> list[tuple[str, dict[str, Any]]]:
+        """Path below ``records/`` and fsspec's description of every record file."""
+        top = f"{self._root}/records"
+        self._fs.invalidate_cache()
+        try:
+            found = self._fs.find(top, detail=True)
+        except FileNotFoundError:
+            return []
+        listed = {path.removeprefix(top).lstrip("/"): info for path, info in found.items()}
+        return sorted((path, info) for path, info in listed.items() if path.endswith(".json"))
+
+    def _read(self, path: str, info: dict[str, Any]) -> Record | None:
+        """A record that is what its name says, or None and a sentence in ``problems``."""
+        try:
+            if self._local and not Path(info["name"]).resolve().is_relative_to(Path(self._root).resolve()):
+                raise UsageError(f"records/{path} is a link that leaves the board.")
+            if (size := info.get("size") or 0) > MAX_BYTES:
+                raise UsageError(f"records/{path} has {size} bytes, more than the {MAX_BYTES} of any record.")
+            record = Record.parse(self._fs.cat_file(info["name"], end=MAX_BYTES), where=f"records/{path}")
+            if record.name != path:
+                raise IntegrityError(f"records/{path} holds another record, {record.name}: it was changed or moved.")
+        except (ZooError, OSError) as error:
+            self.problems.append(str(error))
+            return None
+        return record

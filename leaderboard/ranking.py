@@ -1,0 +1,256 @@
+"""Records → ranked tables: pure functions, one table per contest, never a rank across two."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from zoo.record import Record, Value
+from zoo.specs import Verdict
+
+SHUFFLED = "shuffled-eeg"
+"""The control whose score needs no brain: what a model adds to it is its margin."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Attributes:
+        name: The model, or ``control: <name>``.
+        rank: Best is 1; tied entries share the rank of their group's leader. None for what is not ranked.
+        tie: Number of the tie group, from 1.
+        headline: The headline value, or null with the reason.
+        margin: Headline over the shuffled-EEG control, positive when better than it.
+        reproductions: Other scored runs of the same identity.
+        spread: Largest minus smallest headline among all runs of the identity; None for one run.
+        values: Every metric of the record by name.
+    """
+
+    name: str
+    record: str
+    run: str
+    headline: Value
+    verdict: Verdict
+    selection: str
+    split: str
+    values: Mapping[str, Value]
+    rank: int | None = None
+    tie: int | None = None
+    margin: float | None = None
+    reproductions: int = 0
+    spread: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """One contest: a track, its headline metric, and nothing that was measured in another way.
+
+    Attributes:
+        confounded: The audit found that time, order or subject give the class away; ranks mean little here.
+        entries: Ranked, best first.
+        controls: Those of the newest record that has any, best first.
+        unscored: Records without a headline, each with its reason.
+        notes: Sentences a reader of the ranks must know.
+    """
+
+    track: str
+    split: str
+    metric: str
+    signature: str | None
+    higher_is_better: bool | None
+    confounded: bool
+    entries: tuple[Row, ...]
+    controls: tuple[Row, ...]
+    unscored: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+
+def rank(records: Iterable[Record]) -> list[Table]:
+    """Rank records track by track; tables of clean tracks come first, then by track name.
+
+    Records are comparable when track and its hash, split, trials, headline metric and its signature are the same, and
+    when none or all of them are confounded; anything else makes a table of its own.
+    """
+    unique = {record.run: record for record in records}.values()
+    contests: dict[tuple[object, ...], list[Record]] = defaultdict(list)
+    for record in sorted(unique, key=lambda r: (r.id, r.run)):
+        of = record.identity
+        key = (_confounded(record), of.track, of.track_sha256, of.split_sha256, of.trials_fingerprint, record.headline)
+        contests[key].append(record)
+    groups = (group for key in sorted(contests, key=str) for group in _by_signature(contests[key]))
+    tables = [_table(group) for group in groups]
+    twice = {name for name, n in Counter((t.track, t.confounded) for t in tables).items() if n > 1}
+    return [
+        replace(
+            table, notes=(*table.notes, "Other results of this track were measured differently: see its other table.")
+        )
+        if (table.track, table.confounded) in twice
+        else table
+        for table in tables
+    ]
+
+
+def better(a: float, b: float, *, higher_is_better: bool) -> float:
+    """By how much ``a`` is better than ``b``; negative when worse."""
+    return a - b if higher_is_better else b - a
+
+
+def _by_signature(records: list[Record]) -> list[list[Record]]:
+    """Split where the headline was measured differently; records without one join the largest part."""
+    parts: dict[tuple[str | None, bool | None], list[Record]] = defaultdict(list)
+    unscored = []
+    for record in records:
+        headline = _headline(record)
+        if headline.value is None:
+            unscored.append(record)
+        else:
+            parts[headline.signature, headline.higher_is_better].append(record)
+    groups = sorted(parts.values(), key=len, reverse=True) or [[]]
+    groups[0].extend(unscored)
+    return groups
+
+
+def _table(records: list[Record]) -> Table:
+    """The table of comparable records."""
+    runs: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        runs[record.id].append(record)
+    rows = [_entry(sorted(same, key=_preference)) for same in runs.values()]
+    scored = [row for row in rows if row.headline.value is not None]
+    newest = max(records, key=lambda r: (_headline(r).value is not None, bool(r.controls), _created(r), r.run))
+    known = scored[0].headline if scored else _headline(newest)
+    controls = [_control(newest, name) for name in newest.controls]
+    return Table(
+        track=newest.identity.track,
+        split=newest.identity.split,
+        metric=newest.headline,
+        signature=known.signature,
+        higher_is_better=known.higher_is_better,
+        confounded=_confounded(newest),
+        entries=_ranked(scored),
+        controls=tuple(sorted(controls, key=_best_first)),
+        unscored=tuple(sorted((r for r in rows if r.headline.value is None), key=lambda r: (r.name, r.record))),
+        notes=_notes(records),
+    )
+
+
+def _ranked(rows: list[Row]) -> tuple[Row, ...]:
+    """Best first. An entry ties with the leader of the current group while their intervals overlap."""
+    ranked: list[Row] = []
+    leader, tie = None, 0
+    for place, row in enumerate(sorted(rows, key=_best_first), start=1):
+        if leader is None or not _overlap(leader.headline, row.headline):
+            leader, tie = replace(row, rank=place), tie + 1
+        ranked.append(replace(row, rank=leader.rank, tie=tie))
+    return tuple(ranked)
+
+
+def _overlap(a: Value, b: Value) -> bool:
+    if a.interval is None or b.interval is None:
+        return False
+    return a.interval[0] <= b.interval[1] and b.interval[0] <= a.interval[1]
+
+
+def _best_first(row: Row) -> tuple[bool, float, str, str]:
+    value = row.headline.value
+    sign = -1.0 if row.headline.higher_is_better else 1.0
+    return value is None, sign * (value or 0.0), row.name, row.record
+
+
+def _entry(runs: list[Record]) -> Row:
+    """The row of one identity: its first complete run stands for it, later ones are reproductions."""
+    record, headline = runs[0], _headline(runs[0])
+    values = [value for run in runs if (value := _headline(run).value) is not None]
+    return Row(
+        name=record.identity.model,
+        record=record.id,
+        run=record.run,
+        headline=headline,
+        verdict=_verdict(record),
+        selection=record.provenance.selection,
+        split=record.identity.split,
+        values=record.values,
+        margin=_margin(record, headline),
+        reproductions=max(len(values) - 1, 0),
+        spread=max(values) - min(values) if len(values) > 1 else None,
+    )
+
+
+def _control(record: Record, name: str) -> Row:
+    values = record.controls[name].values
+    missing = Value(value=None, reason=f"{record.headline} was not computed for this control")
+    return Row(
+        name=f"control: {name}",
+        record=record.id,
+        run=record.run,
+        headline=values.get(record.headline, missing),
+        verdict=_verdict(record),
+        selection=record.provenance.selection,
+        split=record.identity.split,
+        values=values,
+    )
+
+
+def _headline(record: Record) -> Value:
+    """The headline value where it may be ranked, else null and why not."""
+    value = record.values.get(record.headline)
+    if record.status == "failed":
+        return Value(value=None, reason=f"failed: {record.error or 'no error was recorded'}")
+    if record.status == "partial":
+        return Value(value=None, reason=f"partial: {_how_partial(record)}")
+    if value is None:
+        return Value(value=None, reason=f"the record has no {record.headline}")
+    if value.value is not None and value.higher_is_better is None:
+        return Value(value=None, reason=f"the record does not say whether higher {record.headline} is better")
+    return value
+
+
+def _how_partial(record: Record) -> str:
+    limit = record.identity.limit
+    return f"only {limit} trials were used" if limit is not None else record.error or "the run was not complete"
+
+
+def _margin(record: Record, headline: Value) -> float | None:
+    control = record.controls.get(SHUFFLED)
+    other = control.values.get(record.headline) if control else None
+    if headline.value is None or headline.higher_is_better is None or other is None or other.value is None:
+        return None
+    return better(headline.value, other.value, higher_is_better=headline.higher_is_better)
+
+
+def _preference(record: Record) -> tuple[bool, datetime, str]:
+    return _headline(record).value is None, _created(record), record.run
+
+
+def _created(record: Record) -> datetime:
+    """When it was made; a time that cannot be read counts as the oldest."""
+    try:
+        time = datetime.fromisoformat(record.provenance.created)
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _verdict(record: Record) -> Verdict:
+    return record.audit.verdict if record.audit else "unknown"
+
+
+def _confounded(record: Record) -> bool:
+    return _verdict(record) == "confounded"
+
+
+def _notes(records: list[Record]) -> tuple[str, ...]:
+    """What the ranks rest on that a reader would not expect."""
+    notes = []
+    if _confounded(records[0]):
+        notes.append(
+            "Confounded: the audit found that the class can be told without the brain's answer to the picture."
+        )
+    if not all(record.provenance.dataset_complete for record in records):
+        notes.append("Some results were made on an incomplete copy of the dataset.")
+    if len({record.identity.eeg_sha256 for record in records}) > 1:
+        notes.append("Results were made on differently prepared EEG of the same trials.")
+    return tuple(notes)
