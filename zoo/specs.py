@@ -193,6 +193,22 @@ class MetricCard(Spec):
     aliases: tuple[str, ...] = ()
 
 
+class ExtractorCard(Spec):
+    """A pinned network that turns images into the features metrics compare."""
+
+    id: str
+    title: str
+    file: File
+    """Its weights; a url ``package:<module>/<path>`` names a file that an installed Python package ships."""
+    resize: str
+    """How images reach the network's input size; part of every signature."""
+    size: int
+    width: int
+    """Length of a feature vector."""
+    logits: int | None = None
+    source: str
+
+
 class TrackCard(Spec):
     """An immutable contest: whatever would move a number makes a new ``@N``."""
 
