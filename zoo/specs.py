@@ -5,6 +5,7 @@ Cards are YAML files beside the code they describe, so that listing them imports
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -244,6 +245,13 @@ class Split(Spec):
     roles: dict[Literal["train", "val", "test"], tuple[str, ...]]
     default: Literal["train", "val", "test", "unused"] = "train"
     trials_fingerprint: str = Field(pattern=SHA256)
+
+    @model_validator(mode="after")
+    def _one_role_each(self) -> Split:
+        named = Counter(value for members in self.roles.values() for value in members)
+        if twice := [value for value, times in named.items() if times > 1]:
+            raise ValueError(f"{self.id} names {self.unit} {twice[0]} twice, but each plays one role")
+        return self
 
     def role_of(self, values: list[str]) -> list[str]:
         """Role of each trial, given its value in column ``unit``."""
