@@ -6,19 +6,42 @@ Layout of a prepared dataset, ``<cache>/datasets/<id>/``:
     trials.parquet    trial_id, subject, session, run, block, order, recording, stimulus_id, concept (unknown = null)
     stimuli.parquet   stimulus_id, concept, role, sha256, image (encoded bytes)
     splits/*.json     zoo.specs.Split
+
+Values of ``run``, ``block`` and ``recording`` name one thing in the whole dataset (never "run 1 of everybody"), so each
+column can be a unit of resampling or of a split. ``order`` counts the trials of a run in the order they were recorded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
+from pydantic import ValidationError
 
-from zoo.specs import EEGSpec, Split
+from zoo import registry, store
+from zoo.errors import IntegrityError, MissingError, UsageError
+from zoo.specs import DatasetCard, EEGSpec, Split
+
+if TYPE_CHECKING:
+    from zoo.training import TrainingData
 
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what)."""
+Role = Literal["train", "val", "test"]
+COLUMNS = ("trial_id", "subject", "session", "run", "block", "order", "recording", "stimulus_id", "concept")
+RELEASED = Path(__file__).parent / "splits"
+"""Split files that belong to the package: ``<dataset>/<split>@<N>.json``."""
+GENERATED = "generated"
+"""``source`` of a card whose data is computed, not recorded; such a dataset prepares itself."""
+CHUNK = 1024
+"""Trials checked and written at a time."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +64,15 @@ class Prepared:
     Attributes:
         eeg: (n_trials, n_channels, n_times) float32 volts, or a list of such blocks in order.
         trials: Columns of equal length; ``trial_id`` unique and derived from the source, so stable on anyone's copy.
-        splits: Cut from exactly these trials.
-        source: sha256 by name of the files that were read (names that tell nobody's identity).
+            A column left out is unknown.
+        splits: Cut from exactly these trials, ids ending in ``@0``.
+        source: sha256 by name of what was read (names that tell nobody's identity).
         report: Sentences for the user: what was skipped, repaired, partial.
         complete: False for a copy that lacks recordings of the published corpus.
     """
 
     spec: EEGSpec
-    eeg: np.ndarray
+    eeg: np.ndarray | Sequence[np.ndarray]
     trials: Mapping[str, np.ndarray]
     concepts: tuple[str, ...]
     stimuli: tuple[Stimulus, ...]
@@ -57,3 +81,432 @@ class Prepared:
     source: Mapping[str, str] = field(default_factory=dict)
     report: tuple[str, ...] = ()
     complete: bool = True
+
+
+@dataclass(frozen=True)
+class Stimuli:
+    """Columns of the stimuli table; empty where a dataset has no pictures.
+
+    Shape:
+        ids, concepts, roles, sha256: (n_stimuli,) str.
+        labels: (n_stimuli,) int64 concept index.
+    """
+
+    ids: np.ndarray
+    concepts: np.ndarray
+    roles: np.ndarray
+    sha256: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def prepare(
+    name: str, *, source: Path | None = None, images: Path | None = None, progress: Progress | None = None
+) -> Path:
+    """Convert a user's own copy of a dataset to the standard layout, whole or not at all.
+
+    Args:
+        name: Dataset id or alias.
+        source: File or folder as its authors distribute it; null for generated datasets.
+        images: Folder of pictures, where the dataset takes them separately.
+        progress: Told what is being read and written.
+
+    Returns:
+        The folder of the prepared dataset; an older one is replaced.
+
+    Raises:
+        MissingError: The source is not given, or the dataset has no converter yet.
+        UsageError: What was given is not what the dataset's card describes.
+    """
+    card = registry.datasets.get(name)
+    if card.loader is None:
+        raise MissingError(f"{card.id} is announced but has no converter yet, so it cannot be prepared.\n{card.get}")
+    for option, path in (("--source", source), ("--images", images)):
+        if path is not None and not path.exists():
+            raise UsageError(f"{option} must be a file or folder that exists, but {path} does not; check its spelling.")
+    prepared: Prepared = registry.load_object(card.loader)(card, source=source, images=images, progress=progress)
+    folder = store.cache_dir("datasets", card.id)
+    with store.lock(folder), store.atomic_folder(folder) as work:
+        _write(prepared, card, work, progress)
+    return folder
+
+
+def load(name: str) -> EEGDataset:
+    """Open a prepared dataset; a generated one is prepared on the way if need be.
+
+    Raises:
+        MissingError: It is not prepared; the second line is the command that does it.
+        IntegrityError: A file has not the size that was written.
+    """
+    card = registry.datasets.get(name)
+    folder = store.cache_dir("datasets", card.id)
+    if card.source == GENERATED and _outdated(folder, card):
+        prepare(card.id)
+    if not (folder / "dataset.json").exists():
+        raise not_here(card)
+    return EEGDataset(folder, card)
+
+
+def not_here(card: DatasetCard) -> MissingError:
+    """Two lines: what is missing, and the command that brings it."""
+    return MissingError(
+        f"{card.id} is not prepared on this machine.\nzoo data prepare {card.id} --source PATH   ({card.get})"
+    )
+
+
+def check(name: str) -> list[str]:
+    """Compare a prepared dataset with what was written down about it; an empty list means nothing differs."""
+    dataset = load(name)
+    differs = [
+        f"{path} has sha256 {found[:12]}…, but {wanted['sha256'][:12]}… was written; prepare {dataset.id} again."
+        for path, wanted in dataset.files.items()
+        if (found := store.file_sha256(dataset.folder / path)) != wanted["sha256"]
+    ]
+    if (found := fingerprint(dataset.trials)) != dataset.fingerprint:
+        differs.append(f"the trials have fingerprint {found[:12]}…, but {dataset.fingerprint[:12]}… was written.")
+    for split_id in dataset.split_ids:
+        try:
+            dataset.roles(dataset.split(split_id))
+        except (IntegrityError, UsageError) as error:
+            differs.append(str(error))
+    return differs
+
+
+def fingerprint(trials: Mapping[str, np.ndarray]) -> str:
+    """Digest of every column of the trials table: equal exactly for the same trials in the same order."""
+    return store.digest({column: values.tolist() for column, values in _columns(trials).items()})
+
+
+def strings(values: Sequence[str | None] | np.ndarray) -> np.ndarray:
+    """A text column: fixed-width text, or objects where something is unknown (None)."""
+    column = np.asarray(values, dtype=object)
+    return column if any(value is None for value in column) else column.astype(np.str_)
+
+
+class EEGDataset:
+    """A prepared dataset, read lazily: the recordings stay on disk behind a memory map.
+
+    Attributes:
+        trials: Every column of ``COLUMNS``; text (None where unknown) and ``order`` int64.
+        labels: (n_trials,) int64 index of each trial's concept in ``concepts``.
+        fingerprint: Digest of the trials table; a split file names the one it belongs to.
+        files: Size and sha256 of every file by its path in ``folder``.
+    """
+
+    def __init__(self, folder: Path, card: DatasetCard) -> None:
+        about = store.read_json(folder / "dataset.json")
+        self.folder = folder
+        self.card = card
+        self.id: str = card.id
+        self.spec = EEGSpec.model_validate(about["spec"])
+        self.concepts: tuple[str, ...] = tuple(about["concepts"])
+        self.fingerprint: str = about["fingerprint"]
+        self.files: dict[str, dict[str, Any]] = about["files"]
+        self.source: dict[str, str] = about["source"]
+        self.stimuli_source: str = about["stimuli_source"]
+        self.report: tuple[str, ...] = tuple(about["report"])
+        self.complete: bool = about["complete"]
+        self._check_sizes()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"EEGDataset({self.id}: {len(self)} trials, {self.spec}, {len(self.concepts)} concepts)"
+
+    @property
+    def eeg_sha256(self) -> str:
+        return str(self.files["eeg.safetensors"]["sha256"])
+
+    @cached_property
+    def stimuli_sha256(self) -> str:
+        """Digest of the pictures and what is said about them."""
+        table = self.stimuli
+        return store.digest([column.tolist() for column in (table.ids, table.concepts, table.roles, table.sha256)])
+
+    @cached_property
+    def stimulus_of_trial(self) -> np.ndarray:
+        """(n_trials,) int64 row of the picture each trial showed, -1 where only its class is known."""
+        row = {stimulus_id: i for i, stimulus_id in enumerate(self.stimuli.ids.tolist())}
+        return np.array([row.get(shown, -1) for shown in self.trials["stimulus_id"].tolist()], dtype=np.int64)
+
+    @property
+    def split_ids(self) -> list[str]:
+        """Splits of this copy, e.g. ``subject-out@1``."""
+        return sorted(Path(name).stem for name in self.files if name.startswith("splits/"))
+
+    @cached_property
+    def eeg(self) -> np.ndarray:
+        """All trials as a read-only memory map, (n_trials, n_channels, n_times) float32 volts; index it by rows."""
+        path = self.folder / "eeg.safetensors"
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            shape = json.loads(file.read(size))["eeg"]["shape"]
+        return np.memmap(path, dtype="<f4", mode="r", offset=8 + size, shape=tuple(shape))
+
+    @cached_property
+    def trials(self) -> dict[str, np.ndarray]:
+        table = _read_table(self.folder / "trials.parquet", COLUMNS)
+        return {name: np.asarray(v, np.int64) if name == "order" else strings(v) for name, v in table.items()}
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        return self._indices(self.trials["concept"])
+
+    @cached_property
+    def stimuli(self) -> Stimuli:
+        table = _read_table(self.folder / "stimuli.parquet", ("stimulus_id", "concept", "role", "sha256"))
+        ids, concepts, roles, sha256 = (strings(column) for column in table.values())
+        return Stimuli(ids, concepts, roles, sha256, self._indices(concepts))
+
+    def stimulus_pixels(self, rows: Sequence[int] | np.ndarray) -> list[np.ndarray]:
+        """Decode pictures by their row in the stimuli table, each (height, width, 3) uint8 RGB."""
+        return [decode(self._images[int(row)]) for row in rows]
+
+    def stimulus_rows(self, split: Split, role: Role) -> np.ndarray:
+        """Rows of the pictures that play ``role``.
+
+        With instance pairing these are the pictures shown in trials of that role. With class pairing pictures have a
+        role of their own, ``train`` or ``test``; none is kept for ``val``.
+        """
+        if self.card.pairing != "instance":
+            return np.flatnonzero(self.stimuli.roles == role)
+        shown = self.trials["stimulus_id"][self.roles(split) == role]
+        return np.flatnonzero(np.isin(self.stimuli.ids, shown))
+
+    def split(self, name: str | None = None) -> Split:
+        """The split called ``name`` (``subject-out``, ``subject-out@1``); null for the default one.
+
+        Without a version the released one is taken if it belongs to this copy, else the one cut from this copy (``@0``).
+
+        Raises:
+            UsageError: There is no such split, or it was cut from other trials than this copy has.
+            IntegrityError: The file is not the released one.
+        """
+        stem, _, version = (name or self.card.split(None).id).partition("@")
+        found = [split_id for split_id in self.split_ids if split_id.partition("@")[0] == stem]
+        if version and f"{stem}@{version}" not in found and found:
+            raise UsageError(
+                f"{stem}@{version} was not cut from the trials of this copy of {self.id}, which has {found[0]}; "
+                f"{'choose that' if self.complete else 'complete the copy and prepare it again, or choose that'}."
+            )
+        if not found:
+            raise UsageError(f"{self.id} has no split {name!r}; its splits are: {', '.join(self.split_ids)}.")
+        return self._read_split(found[-1])
+
+    def roles(self, split: Split) -> np.ndarray:
+        """Role of each trial, (n_trials,) str: train, val, test or unused.
+
+        Raises:
+            IntegrityError: The split was cut from other trials.
+            UsageError: It names something these trials do not have, or leaves train or test empty.
+        """
+        if split.trials_fingerprint != self.fingerprint:
+            raise IntegrityError(
+                f"split {split.id} was cut from trials with fingerprint {split.trials_fingerprint[:12]}…, but this copy of "
+                f"{self.id} has {self.fingerprint[:12]}…; use one of its own splits: {', '.join(self.split_ids)}."
+            )
+        if split.unit not in COLUMNS:
+            raise UsageError(f"split {split.id} must divide a column of the trials table, not {split.unit!r}.")
+        values = self.trials[split.unit]
+        listed = np.array([value for members in split.roles.values() for value in members], dtype=np.str_)
+        if (unknown := np.setdiff1d(listed, values.astype(np.str_))).size:
+            raise UsageError(f"split {split.id} names {split.unit} {unknown[0]!r}, which {self.id} does not have.")
+        roles = np.array(split.role_of(values.tolist()))
+        for role in ("train", "test"):
+            if role not in roles:
+                raise UsageError(f"split {split.id} leaves the {role} role of {self.id} empty; cut it differently.")
+        return roles
+
+    def training_data(self, split: Split) -> TrainingData:
+        """What a training recipe may see of ``split``: its train and val trials and the pictures of training."""
+        from zoo.training import TrainingData
+
+        roles = self.roles(split)
+        rows = self.stimulus_rows(split, "train")
+        position = {stimulus_id: row for row, stimulus_id in enumerate(self.stimuli.ids[rows])}
+        return TrainingData(
+            eeg=self.eeg,
+            labels=self.labels,
+            train=np.flatnonzero(roles == "train"),
+            val=np.flatnonzero(roles == "val"),
+            n_classes=len(self.concepts),
+            images=tuple(self.stimulus_pixels(rows)),
+            image_labels=self.stimuli.labels[rows],
+            image_of_trial=np.array([position.get(i, -1) for i in self.trials["stimulus_id"]], dtype=np.int64),
+        )
+
+    @cached_property
+    def _images(self) -> list[bytes]:
+        return list(_read_table(self.folder / "stimuli.parquet", ("image",))["image"])
+
+    def _indices(self, concepts: np.ndarray) -> np.ndarray:
+        index = {concept: i for i, concept in enumerate(self.concepts)}
+        return np.array([index[concept] for concept in concepts], dtype=np.int64)
+
+    def _check_sizes(self) -> None:
+        for name, wanted in self.files.items():
+            path = self.folder / name
+            size = path.stat().st_size if path.exists() else None
+            if size != wanted["size"]:
+                raise IntegrityError(
+                    f"{name} of {self.id} must have {wanted['size']} bytes, but "
+                    f"{'is gone' if size is None else f'has {size}'}; run 'zoo data prepare {self.id}' again."
+                )
+
+    def _read_split(self, split_id: str) -> Split:
+        data = (self.folder / "splits" / f"{split_id}.json").read_bytes()
+        wanted = {s.id: s.sha256 for s in self.card.splits}.get(split_id)
+        return parse_split(data, split_id, wanted)
+
+
+def decode(image: bytes) -> np.ndarray:
+    """Pixels of an encoded picture, (height, width, 3) uint8 RGB."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(image)) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def parse_split(data: bytes, name: str, sha256: str | None) -> Split:
+    """A split from the bytes of its file, verified if ``sha256`` is known.
+
+    Raises:
+        IntegrityError: The bytes are not the released ones.
+        UsageError: They are not a split.
+    """
+    found = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and found != sha256:
+        raise IntegrityError(
+            f"split {name} must have sha256 {sha256[:12]}…, but its file has {found[:12]}…; reinstall zoo, prepare again."
+        )
+    try:
+        return Split.model_validate_json(data)
+    except ValidationError as error:
+        raise UsageError(f"split {name} is not a valid split file: {error.errors()[0]['msg']}.") from error
+
+
+def _outdated(folder: Path, card: DatasetCard) -> bool:
+    path = folder / "dataset.json"
+    return not path.exists() or bool(store.read_json(path)["options"] != card.options)
+
+
+def _columns(trials: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    n = len(trials["trial_id"])
+    return {column: np.asarray(trials.get(column, np.full(n, None, dtype=object))) for column in COLUMNS}
+
+
+def _read_table(path: Path, columns: Sequence[str]) -> dict[str, list[Any]]:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, columns=list(columns))
+    return {column: table[column].to_pylist() for column in columns}
+
+
+def _write(prepared: Prepared, card: DatasetCard, folder: Path, progress: Progress | None) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    _validate(prepared, card)
+    trials = _columns(prepared.trials)
+    mark = fingerprint(trials)
+    with (folder / "eeg.safetensors").open("wb") as file:
+        _write_eeg(file, prepared, trials["trial_id"], progress)
+    schema = pa.schema([(name, pa.int64() if name == "order" else pa.string()) for name in COLUMNS])
+    pq.write_table(pa.table({n: v.tolist() for n, v in trials.items()}, schema=schema), folder / "trials.parquet")
+    pq.write_table(_stimuli_table(prepared.stimuli), folder / "stimuli.parquet")
+    for split_id, data in _choose_splits(card, prepared.splits, mark):
+        store.write_bytes(folder / "splits" / f"{split_id}.json", data)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    about = {
+        "layout": 1,
+        "id": card.id,
+        "options": card.options,
+        "spec": prepared.spec.model_dump(mode="json"),
+        "concepts": list(prepared.concepts),
+        "fingerprint": mark,
+        "files": {
+            path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": store.file_sha256(path)}
+            for path in files
+        },
+        "source": dict(prepared.source),
+        "stimuli_source": prepared.stimuli_source,
+        "report": list(prepared.report),
+        "complete": prepared.complete,
+    }
+    store.write_json(folder / "dataset.json", about)
+
+
+def _write_eeg(file: BinaryIO, prepared: Prepared, ids: np.ndarray, progress: Progress | None) -> None:
+    """Stream trials as the one tensor of a safetensors file, refusing any value that is not finite."""
+    shape = (len(ids), prepared.spec.n_channels, prepared.spec.n_times)
+    n_bytes = 4 * shape[0] * shape[1] * shape[2]
+    header = json.dumps({"eeg": {"dtype": "F32", "shape": shape, "data_offsets": [0, n_bytes]}}).encode()
+    header += b" " * (-(8 + len(header)) % 64)  # the payload starts on a cache line, so the memory map is aligned
+    file.write(len(header).to_bytes(8, "little") + header)
+    done = 0
+    for chunk in _chunks(prepared.eeg):
+        if chunk.shape[1:] != shape[1:]:
+            raise UsageError(f"trials must be {prepared.spec}, but {ids[done]} is {chunk.shape[1]} × {chunk.shape[2]}.")
+        if (bad := ~np.isfinite(chunk).all(axis=(1, 2))).any():
+            raise UsageError(
+                f"EEG must be finite, but trial {ids[done + int(np.argmax(bad))]} holds NaN or infinity; "
+                "repair or remove its recording."
+            )
+        file.write(np.ascontiguousarray(chunk, dtype="<f4").data)
+        done += len(chunk)
+        if progress is not None:
+            progress(done, shape[0], "trials written")
+    if done != shape[0]:
+        raise UsageError(f"the trials table has {shape[0]} rows, but there are {done} trials of EEG.")
+
+
+def _chunks(eeg: np.ndarray | Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    for block in [eeg] if isinstance(eeg, np.ndarray) else eeg:
+        for start in range(0, len(block), CHUNK):
+            yield block[start : start + CHUNK]
+
+
+def _stimuli_table(stimuli: Sequence[Stimulus]) -> Any:
+    import pyarrow as pa
+
+    names = ("stimulus_id", "concept", "role", "sha256", "image")
+    rows = [(s.stimulus_id, s.concept, s.role, hashlib.sha256(s.image).hexdigest(), s.image) for s in stimuli]
+    schema = pa.schema([(name, pa.binary() if name == "image" else pa.string()) for name in names])
+    return pa.table({name: [row[i] for row in rows] for i, name in enumerate(names)}, schema=schema)
+
+
+def _validate(prepared: Prepared, card: DatasetCard) -> None:
+    ids, counts = np.unique(prepared.trials["trial_id"], return_counts=True)
+    if (counts > 1).any():
+        raise UsageError(f"trial ids must be unique, but {ids[np.argmax(counts)]!r} of {card.id} stands twice.")
+    if empty := [c for c in prepared.concepts if c not in set(prepared.trials["concept"].tolist())]:
+        raise UsageError(
+            f"every concept of {card.id} needs trials, but {', '.join(empty)} has none; add recordings of it."
+        )
+    pictured = {stimulus.concept for stimulus in prepared.stimuli}
+    if pictured and (bare := [c for c in prepared.concepts if c not in pictured]):
+        raise UsageError(f"every concept of {card.id} needs pictures, but {', '.join(bare)} has none; add some.")
+    shown = set(prepared.trials.get("stimulus_id", np.array([])).tolist()) - {None}
+    if unseen := sorted(shown - {stimulus.stimulus_id for stimulus in prepared.stimuli}):
+        raise UsageError(f"trials of {card.id} show {unseen[0]!r}, which is not among its pictures.")
+
+
+def _choose_splits(card: DatasetCard, cut: Sequence[Split], mark: str) -> Iterator[tuple[str, bytes]]:
+    """Per split of the card the released file if it belongs to these trials, else the one just cut from them."""
+    for split in cut:
+        known = next((s for s in card.splits if s.id.partition("@")[0] == split.id.partition("@")[0]), None)
+        path = RELEASED / card.id / f"{known.id}.json" if known else None
+        if known and path and path.exists():
+            data = path.read_bytes()
+            if parse_split(data, known.id, known.sha256).trials_fingerprint == mark:
+                yield known.id, data
+                continue
+        yield split.id, split_bytes(split)
+
+
+def split_bytes(split: Split) -> bytes:
+    """A split as the bytes of its file: one canonical line."""
+    return (store.canonical_json(split.model_dump(mode="json")) + "\n").encode()

@@ -1,0 +1,151 @@
+"""How splits are cut: pure functions of the trials table, decided by hashes of ids, so anyone's copy is cut alike.
+
+A recipe returns the members of ``val`` and ``test`` in one column; everything else trains. The result is kept as a file
+(``zoo.specs.Split``): a recipe explains a split, the file is the split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from zoo import store
+from zoo.datasets import base
+from zoo.errors import UsageError
+from zoo.specs import DatasetCard, Split
+
+Trials = Mapping[str, np.ndarray]
+
+
+class Cut(NamedTuple):
+    """Members of ``val`` and ``test`` among the values of column ``unit``."""
+
+    unit: str
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+Recipe = Callable[[Trials], Cut]
+
+
+def subject_out(trials: Trials, *, val: float, test: float) -> Cut:
+    """Hold out whole subjects: ``val`` and ``test`` are shares, at least one subject each."""
+    subjects = shuffled(np.unique(trials["subject"]).tolist(), "subject-out")
+    n_test, n_val = (max(1, round(share * len(subjects))) for share in (test, val))
+    if len(subjects) < n_test + n_val + 1:
+        raise UsageError(f"subject-out needs three subjects or more, but there are {len(subjects)}.")
+    return Cut("subject", _sorted(subjects[n_test : n_test + n_val]), _sorted(subjects[:n_test]))
+
+
+def run_out(trials: Trials) -> Cut:
+    """Hold out whole runs of every subject: of three runs or more a quarter tests and an eighth validates (at least one).
+
+    Of two runs one tests; a single run trains.
+    """
+    val: list[str] = []
+    test: list[str] = []
+    for subject in np.unique(trials["subject"]):
+        runs = shuffled(np.unique(trials["run"][trials["subject"] == subject]).tolist(), "run-out")
+        n_test = max(1, len(runs) // 4) if len(runs) > 1 else 0
+        n_val = max(1, len(runs) // 8) if len(runs) > 2 else 0
+        test += runs[:n_test]
+        val += runs[n_test : n_test + n_val]
+    if not test:
+        raise UsageError("run-out needs a subject with two runs or more, but nobody has.")
+    return Cut("run", _sorted(val), _sorted(test))
+
+
+def stimulus_out(trials: Trials, *, val: float, test: float) -> Cut:
+    """Hold out pictures of every concept: ``val`` and ``test`` are shares of a concept's pictures."""
+    return _within(trials, "concept", "stimulus_id", "stimulus-out", val=val, test=test)
+
+
+def random_rows(trials: Trials, *, within: str, val: float, test: float) -> Cut:
+    """Hold out single trials, the same shares of every value of column ``within`` (a block, a recording)."""
+    return _within(trials, within, "trial_id", "random", val=val, test=test)
+
+
+def cut(card: DatasetCard, trials: Trials, recipes: Mapping[str, Recipe]) -> tuple[tuple[Split, ...], tuple[str, ...]]:
+    """Splits ``<name>@0`` of these trials, and a sentence for each that they do not allow.
+
+    Protocol and description are those of the split called ``<name>`` in the card.
+    """
+    mark = base.fingerprint(trials)
+    splits, refused = [], []
+    for name, recipe in recipes.items():
+        about = card.split(name)
+        try:
+            unit, val, test = recipe(trials)
+            _require_all_concepts(trials, unit, {"val": val, "test": test})
+        except UsageError as error:
+            refused.append(f"split {name} is left out: {error}")
+            continue
+        splits.append(
+            Split(
+                id=f"{name}@0",
+                dataset=card.id,
+                protocol=about.protocol,
+                description=about.note,
+                unit=unit,
+                roles={"val": val, "test": test},
+                trials_fingerprint=mark,
+            )
+        )
+    return tuple(splits), tuple(refused)
+
+
+def release(name: str, folder: Path = base.RELEASED) -> dict[str, str]:
+    """Write the splits of a prepared, complete dataset as its released files; returns the sha256 for its card by id.
+
+    For whoever adds a dataset: a split once released never changes, a better one gets the next number.
+
+    Raises:
+        UsageError: The copy is not complete, or a file is there already and differs.
+    """
+    dataset = base.load(name)
+    if not dataset.complete:
+        raise UsageError(f"splits are released from a complete copy, but this one of {dataset.id} is not.")
+    sha256 = {}
+    for about in dataset.card.splits:
+        split = dataset.split(about.id.partition("@")[0]).model_copy(update={"id": about.id})
+        data, path = base.split_bytes(split), folder / dataset.id / f"{about.id}.json"
+        if path.exists() and path.read_bytes() != data:
+            raise UsageError(f"{about.id} of {dataset.id} is released already and differs; give it the next number.")
+        store.write_bytes(path, data)
+        sha256[about.id] = hashlib.sha256(data).hexdigest()
+    return sha256
+
+
+def shuffled(values: list[str], salt: str) -> list[str]:
+    """The values in the order of the sha256 of ``salt:value``: random in effect, the same everywhere."""
+    return sorted(values, key=lambda value: hashlib.sha256(f"{salt}:{value}".encode()).digest())
+
+
+def _within(trials: Trials, group: str, unit: str, salt: str, *, val: float, test: float) -> Cut:
+    held_val: list[str] = []
+    held_test: list[str] = []
+    order = np.argsort(trials[group], kind="stable")
+    _, starts = np.unique(trials[group][order], return_index=True)
+    for rows in np.split(order, starts[1:]):
+        members = shuffled(np.unique(trials[unit][rows]).tolist(), salt)
+        n_test, n_val = (max(1, round(share * len(members))) for share in (test, val))
+        held_test += members[:n_test]
+        held_val += members[n_test : n_test + n_val]
+    return Cut(unit, _sorted(held_val), _sorted(held_test))
+
+
+def _require_all_concepts(trials: Trials, unit: str, held: Mapping[str, tuple[str, ...]]) -> None:
+    table = {member: role for role, members in held.items() for member in members}
+    roles = np.array([table.get(value, "train") for value in trials[unit].tolist()])
+    everything = set(trials["concept"].tolist())
+    for role in ("train", *(role for role, members in held.items() if members)):
+        if lacking := sorted(everything - set(trials["concept"][roles == role].tolist())):
+            raise UsageError(f"its {role} role would hold no {lacking[0]}.")
+
+
+def _sorted(values: list[str]) -> tuple[str, ...]:
+    return tuple(sorted(values))
