@@ -122,7 +122,7 @@ def prepare(
     """
     card = registry.datasets.get(name)
     if card.loader is None:
-        raise MissingError(f"{card.id} is announced but has no converter yet, so it cannot be prepared.\n{card.get}")
+        raise not_here(card)
     for option, path in (("--source", source), ("--images", images)):
         if path is not None and not path.exists():
             raise UsageError(f"{option} must be a file or folder that exists, but {path} does not; check its spelling.")
@@ -151,6 +151,8 @@ def load(name: str) -> EEGDataset:
 
 def not_here(card: DatasetCard) -> MissingError:
     """Two lines: what is missing, and the command that brings it."""
+    if card.loader is None:
+        return MissingError(f"{card.id} is announced but has no converter yet, so it cannot be prepared.\n{card.get}")
     return MissingError(
         f"{card.id} is not prepared on this machine.\nzoo data prepare {card.id} --source PATH   ({card.get})"
     )
@@ -158,7 +160,10 @@ def not_here(card: DatasetCard) -> MissingError:
 
 def check(name: str) -> list[str]:
     """Compare a prepared dataset with what was written down about it; an empty list means nothing differs."""
-    dataset = load(name)
+    try:
+        dataset = load(name)
+    except IntegrityError as error:
+        return [str(error)]
     differs = [
         f"{path} has sha256 {found[:12]}…, but {wanted['sha256'][:12]}… was written; prepare {dataset.id} again."
         for path, wanted in dataset.files.items()
@@ -261,6 +266,18 @@ class EEGDataset:
         ids, concepts, roles, sha256 = (strings(column) for column in table.values())
         return Stimuli(ids, concepts, roles, sha256, self._indices(concepts))
 
+    @cached_property
+    def stimulus_of_trial(self) -> np.ndarray:
+        """(n_trials,) int64 row in the stimuli table of the picture each trial shows, -1 where it is not known."""
+        row = {stimulus_id: i for i, stimulus_id in enumerate(self.stimuli.ids.tolist())}
+        return np.array([row.get(shown, -1) for shown in self.trials["stimulus_id"].tolist()], dtype=np.int64)
+
+    @cached_property
+    def stimuli_sha256(self) -> str:
+        """Digest of the pictures and what is said about them."""
+        stimuli = self.stimuli
+        return store.digest([c.tolist() for c in (stimuli.ids, stimuli.concepts, stimuli.roles, stimuli.sha256)])
+
     def stimulus_pixels(self, rows: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         """Decode pictures by their row in the stimuli table, each (height, width, 3) uint8 RGB."""
         return [decode(self._images[int(row)]) for row in rows]
@@ -273,13 +290,13 @@ class EEGDataset:
         """
         if self.card.pairing != "instance":
             return np.flatnonzero(self.stimuli.roles == role)
-        shown = self.trials["stimulus_id"][self.roles(split) == role]
-        return np.flatnonzero(np.isin(self.stimuli.ids, shown))
+        shown = np.unique(self.stimulus_of_trial[self.roles(split) == role])
+        return shown[shown >= 0]
 
     def split(self, name: str | None = None) -> Split:
         """The split called ``name`` (``subject-out``, ``subject-out@1``); null for the default one.
 
-        Without a version the released one is taken if it belongs to this copy, else the one cut from this copy (``@0``).
+        Without a version it is the released one if that belongs to this copy, else the one cut from it (``@0``).
 
         Raises:
             UsageError: There is no such split, or it was cut from other trials than this copy has.
@@ -305,8 +322,8 @@ class EEGDataset:
         """
         if split.trials_fingerprint != self.fingerprint:
             raise IntegrityError(
-                f"split {split.id} was cut from trials with fingerprint {split.trials_fingerprint[:12]}…, but this copy of "
-                f"{self.id} has {self.fingerprint[:12]}…; use one of its own splits: {', '.join(self.split_ids)}."
+                f"split {split.id} was cut from trials with fingerprint {split.trials_fingerprint[:12]}…, but this "
+                f"copy of {self.id} has {self.fingerprint[:12]}…; use a split of its own: {', '.join(self.split_ids)}."
             )
         if split.unit not in COLUMNS:
             raise UsageError(f"split {split.id} must divide a column of the trials table, not {split.unit!r}.")
@@ -326,7 +343,8 @@ class EEGDataset:
 
         roles = self.roles(split)
         rows = self.stimulus_rows(split, "train")
-        position = {stimulus_id: row for row, stimulus_id in enumerate(self.stimuli.ids[rows])}
+        position = np.full(len(self.stimuli) + 1, -1)  # the last one answers for trials whose picture is not known
+        position[rows] = np.arange(len(rows))
         return TrainingData(
             eeg=self.eeg,
             labels=self.labels,
@@ -335,7 +353,7 @@ class EEGDataset:
             n_classes=len(self.concepts),
             images=tuple(self.stimulus_pixels(rows)),
             image_labels=self.stimuli.labels[rows],
-            image_of_trial=np.array([position.get(i, -1) for i in self.trials["stimulus_id"]], dtype=np.int64),
+            image_of_trial=position[self.stimulus_of_trial],
         )
 
     @cached_property
@@ -380,12 +398,13 @@ def parse_split(data: bytes, name: str, sha256: str | None) -> Split:
     found = hashlib.sha256(data).hexdigest()
     if sha256 is not None and found != sha256:
         raise IntegrityError(
-            f"split {name} must have sha256 {sha256[:12]}…, but its file has {found[:12]}…; reinstall zoo, prepare again."
+            f"split {name} must have sha256 {sha256[:12]}…, but its file has {found[:12]}…; "
+            "install zoo again and prepare the dataset again."
         )
     try:
         return Split.model_validate_json(data)
     except ValidationError as error:
-        raise UsageError(f"split {name} is not a valid split file: {error.errors()[0]['msg']}.") from error
+        raise UsageError(f"split {name} must be a split file, but it is not: {error.errors()[0]['msg']}.") from error
 
 
 def _outdated(folder: Path, card: DatasetCard) -> bool:

@@ -3,8 +3,8 @@
 23 people imagined each of 10 objects, 10 characters and 10 digits once, eyes closed, with an Emotiv EPOC+ (14 channels,
 128 Hz): one recording of 11 to 22 s per person and class. Here a trial is a window of 32 samples, one every 8.
 
-Upstream file names hold people's names. They are neither kept nor shown: a recording is recognised by the sha256 of its
-digital signal, listed in ``envisioned_speech.json``, which gives its task, class and a subject number without a meaning.
+Upstream file names hold people's names. They are neither kept nor shown: a recording is recognised by the sha256 of
+its digital signal, listed in ``envisioned_speech.json`` by task, class and a subject number without a meaning.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def _read_folder(source: Path, card: DatasetCard) -> Iterator[Signal]:
     folder = next((path for path in folders if any(path.glob("*.edf"))), None)
     if folder is None:
         raise UsageError(
-            f"--source of {card.id} must be envisioned_speech_eeg.npz or the folder that holds {name}/<name>_<Class>.edf, "
-            f"but {source} is neither."
+            f"--source of {card.id} must be envisioned_speech_eeg.npz or the folder that holds "
+            f"{name}/<name>_<Class>.edf, but {source} is neither."
         )
     files = sorted(folder.glob("*.edf"))
     if strange := [path for path in files if path.stem.rpartition("_")[2] not in card.concepts]:
@@ -164,7 +164,8 @@ def _identify(signals: Iterator[Signal], card: DatasetCard, progress: Progress |
         key = known.get(_sha256(digital)[:12])
         if key is None:
             raise UsageError(
-                f"{where} is no recording of {card.id} as published: truncated, edited or of another corpus; get it again."
+                f"{where} is no recording of {card.id} as published (truncated, edited or of another corpus); "
+                "get it again."
             )
         if key[0] != concept:
             raise UsageError(f"{where} is called {concept}, but its signal is the one of {key[0]}; rename it.")
@@ -178,7 +179,7 @@ def _identify(signals: Iterator[Signal], card: DatasetCard, progress: Progress |
 
 
 def _windows(digital: np.ndarray, card: DatasetCard) -> np.ndarray:
-    """Whole windows of a recording, (n_windows, n_channels, n_times) float32 volts, DC offset kept; a view, not a copy."""
+    """Whole windows of a recording, (n_windows, n_channels, n_times) float32 volts with their DC offset; a view."""
     assert card.eeg is not None
     volts = (digital * LSB).astype(np.float32)
     return sliding_window_view(volts, card.eeg.n_times, axis=1)[:, ::STRIDE].transpose(1, 0, 2)

@@ -87,7 +87,9 @@ def build(
         stimuli=stimuli,
         stimuli_source=stimuli_source,
         splits=splits,
-        source={run.id: hashlib.sha256(np.ascontiguousarray(run.digital, dtype="<i2")).hexdigest() for run in runs},
+        source={
+            run.id: hashlib.sha256(np.ascontiguousarray(run.digital, dtype="<i2").tobytes()).hexdigest() for run in runs
+        },
         report=(*report, *refused, *skipped),
         complete=complete,
     )
@@ -105,7 +107,8 @@ def _read_folder(source: Path, spec: EEGSpec, progress: Progress | None) -> Iter
     files = sorted(path for path in source.rglob("*.csv") if pattern.search(path.as_posix()))
     if not files:
         raise UsageError(
-            f"--source of muse-n170 must be n170.npz or a folder with subjectS/sessionR/*.csv in it, but {source} is neither."
+            "--source of muse-n170 must be n170.npz or a folder with subjectS/sessionR/*.csv in it, "
+            f"but {source} is neither."
         )
     for done, path in enumerate(files, 1):
         subject, session = (int(number) for number in pattern.search(path.as_posix()).groups())  # type: ignore[union-attr]

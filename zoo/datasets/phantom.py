@@ -15,12 +15,18 @@ import io
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoo import registry
 from zoo.datasets import recipes
 from zoo.datasets.base import Prepared, Progress, Stimulus, strings
+from zoo.errors import UsageError
 from zoo.specs import DatasetCard, EEGSpec
+
+if TYPE_CHECKING:
+    from PIL import ImageDraw
 
 POSITIONS = {
     "AF3": (-0.3, 0.8), "F7": (-0.8, 0.6), "F3": (-0.4, 0.5), "FC5": (-0.7, 0.25), "T7": (-1.0, 0.0),
@@ -76,13 +82,13 @@ def build(
     images: Path | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
-    """The phantom that ``card.options`` describes: ``seed`` and ``blocked``."""
-    return generate(card, seed=card.options["seed"], blocked=card.options["blocked"])
+    """The phantom that ``card.options`` describes: arguments of ``generate``, and a ``version`` of this file."""
+    return generate(card=card, **{name: value for name, value in card.options.items() if name != "version"})
 
 
 def generate(
-    card: DatasetCard,
     *,
+    card: DatasetCard | None = None,
     seed: int = 0,
     blocked: bool = False,
     n_subjects: int = 6,
@@ -92,13 +98,19 @@ def generate(
     """A phantom of ``n_subjects × n_runs`` runs, each of which shows every one of ``6 × n_exemplars`` pictures once.
 
     Args:
-        card: Names the dataset and its splits.
+        card: Names the dataset and its splits; null for the card of ``phantom`` or ``phantom-block``.
         seed: Decides everything: pictures, responses, noise, order.
         blocked: Show one concept per block and leave only the block in the signal (``phantom-block``).
         n_subjects: People.
         n_runs: Continuous recordings of each.
-        n_exemplars: Pictures per concept.
+        n_exemplars: Pictures per concept, an even number; a block holds half of them.
+
+    Raises:
+        UsageError: ``n_exemplars`` is odd.
     """
+    if n_exemplars % 2:
+        raise UsageError(f"n_exemplars must be even, since a block shows half of them, but is {n_exemplars}.")
+    card = card or registry.datasets.get("phantom-block" if blocked else "phantom")
     rng = np.random.default_rng([seed, int(blocked)])
     traits, stimuli = _draw_stimuli(np.random.default_rng([seed, 2]), n_exemplars)
     concept = np.repeat(np.arange(len(CONCEPTS)), n_exemplars)
@@ -153,7 +165,10 @@ class _Person:
 
     def respond(self, strength: np.ndarray) -> np.ndarray:
         """Evoked responses, (n_trials, n_channels, n_times), to (n_trials, n_components) deviations from the mean."""
-        return self.gain * np.einsum("nk,kc,kt->nct", strength + self.mean, self.topographies, self.waves)
+        response: np.ndarray = self.gain * np.einsum(
+            "nk,kc,kt->nct", strength + self.mean, self.topographies, self.waves
+        )
+        return response
 
 
 def _run(rng: np.random.Generator, person: _Person, strength: np.ndarray, block: int, *, blocked: bool) -> np.ndarray:
@@ -165,16 +180,18 @@ def _run(rng: np.random.Generator, person: _Person, strength: np.ndarray, block:
         background += np.repeat(offsets, block * SOA, axis=1)
     trials = background.reshape(-1, n, SOA)[:, :, : SPEC.n_times].transpose(1, 0, 2)
     vigour = 1 + 0.15 * rng.standard_normal((n, 1, 1))
-    return (trials + vigour * person.respond(strength)).astype(np.float32)
+    signal: np.ndarray = trials + vigour * person.respond(strength)
+    return signal.astype(np.float32)
 
 
 def _order(rng: np.random.Generator, n_exemplars: int, *, blocked: bool) -> np.ndarray:
-    """Pictures of one run in the order shown: all mixed, or concept after concept in random order."""
+    """Pictures of one run in the order shown: all mixed, or two blocks of every concept in random order."""
     n_concepts = len(CONCEPTS)
     if not blocked:
         return rng.permutation(n_concepts * n_exemplars)
     blocks = [c * n_exemplars + rng.permutation(n_exemplars).reshape(2, -1) for c in range(n_concepts)]
-    return rng.permutation(np.concatenate(blocks)).ravel()
+    shuffled: np.ndarray = rng.permutation(np.concatenate(blocks))
+    return shuffled.ravel()
 
 
 def _table(
@@ -210,8 +227,8 @@ def _simplex(rng: np.random.Generator) -> np.ndarray:
     centred = np.eye(n) - 1 / n
     corners = np.linalg.svd(centred)[0][:, : n - 1]
     turn = np.linalg.qr(rng.standard_normal((n - 1, n - 1)))[0]
-    turned: np.ndarray = corners @ turn
-    return turned / np.linalg.norm(turned, axis=1, keepdims=True)
+    unit: np.ndarray = corners @ turn / np.linalg.norm(corners, axis=1, keepdims=True)
+    return unit
 
 
 def _topography(centre: tuple[float, float]) -> np.ndarray:

@@ -42,7 +42,7 @@ def subject_out(trials: Trials, *, val: float, test: float) -> Cut:
 
 
 def run_out(trials: Trials) -> Cut:
-    """Hold out whole runs of every subject: of three runs or more a quarter tests and an eighth validates (at least one).
+    """Hold out whole runs of every subject: of three or more a quarter tests and an eighth validates (at least one).
 
     Of two runs one tests; a single run trains.
     """
