@@ -1,0 +1,223 @@
+"""The main job on generated EEG: what comes out, and that interruptions, batches and shards change nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import zoo
+from zoo import stages
+from zoo.datasets.base import load
+from zoo.errors import IntegrityError, MissingError, UsageError
+from zoo.models.base import EEGEncoder
+from zoo.plan import find_track, make_plan
+from zoo.record import Record
+from zoo.runner import audit
+from zoo.specs import EEGSpec
+from zoo.stages import ShardsMissingError
+
+TINY = {"encoder_steps": 8, "gan_steps": 4, "encoder_batch_size": 32, "gan_batch_size": 16, "generator_width": 64}
+RUN = """
+import os, signal, sys
+import zoo, zoo.training
+zoo.training.SAVE_SECONDS = 0.0
+what, at = sys.argv[1], int(sys.argv[2])
+
+def progress(done, total, doing):
+    if doing.startswith(what) and done >= at:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+zoo.train("eeg2image.small", "phantom", overrides={tiny!r}, device="cpu", progress=progress)
+zoo.evaluate("eeg2image.small", "phantom", device="cpu", limit=600, replicates=1, progress=progress)
+"""
+
+
+def numbers(record: Record) -> dict[str, object]:
+    """Every value of the model and its controls, with intervals."""
+    controls = {name: system.model_dump() for name, system in record.controls.items()}
+    return {"model": {name: value.model_dump() for name, value in record.values.items()}, **controls}
+
+
+def run(cache: Path, what: str = "nothing", at: int = 0) -> int:
+    """Train and evaluate in a process of its own, killed when ``what`` reaches ``at``."""
+    script = RUN.replace("{tiny!r}", repr(TINY))
+    environment = {**os.environ, "ZOO_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-c", script, what, str(at)], env=environment, check=False).returncode
+
+
+def only_record(cache: Path) -> Record:
+    (path,) = (cache / "board" / "records").rglob("*.json")
+    return Record.read(path)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache in which the tiny model was trained and evaluated in one go."""
+    path = tmp_path_factory.mktemp("uninterrupted")
+    assert run(path) == 0
+    return path
+
+
+def test_killed_in_training_and_in_generation_the_same_command_goes_on_to_the_same_values(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
+    assert run(tmp_path, "training gan", 2) == -signal.SIGKILL
+    assert run(tmp_path, "generating (shuffled-eeg", 256) == -signal.SIGKILL
+    assert list((tmp_path / "generations").rglob("*.npy")), "the kill came before anything was committed"
+    assert not (tmp_path / "board").exists()
+    assert run(tmp_path) == 0
+    assert numbers(only_record(tmp_path)) == numbers(only_record(uninterrupted))
+    assert only_record(tmp_path).id == only_record(uninterrupted).id
+
+
+def test_batch_size_and_shards_move_no_bit(
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZOO_CACHE", str(uninterrupted))
+    expected = only_record(uninterrupted)
+    options = {"device": "cpu", "limit": 600, "replicates": 1}
+    torch.set_num_threads(1)
+    for name, extra in (("one", {"batch_size": 1}), ("many", {"batch_size": 64})):
+        fresh(uninterrupted)
+        record = zoo.evaluate("eeg2image.small", "phantom", output_dir=tmp_path / name, **options, **extra)
+        assert (record.id, numbers(record)) == (expected.id, numbers(expected))
+    fresh(uninterrupted)
+    for rank in (2, 0):
+        with pytest.raises(ShardsMissingError):
+            zoo.evaluate("eeg2image.small", "phantom", output_dir=tmp_path / "shards", shard=(rank, 3), **options)
+    record = zoo.evaluate("eeg2image.small", "phantom", output_dir=tmp_path / "shards", shard=(1, 3), **options)
+    assert (record.id, numbers(record)) == (expected.id, numbers(expected))
+
+
+def fresh(cache: Path) -> None:
+    """Forget every stage, keep data and weights."""
+    import shutil
+
+    for kind in ("eeg-features", "generations", "image-features", "finetuned"):
+        shutil.rmtree(cache / kind, ignore_errors=True)
+
+
+def test_a_record_says_what_was_measured_and_an_unchanged_evaluation_does_no_work(
+    uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZOO_CACHE", str(uninterrupted))
+    record = only_record(uninterrupted)
+    assert record.status == "partial"  # --limit
+    assert record.audit is not None
+    assert record.audit.verdict == "clean"
+    assert set(record.controls) == {"shuffled-eeg", "class-oracle", "nearest-train"}
+    assert record.values["fid"].value is None
+    assert "zoo weights pull inception-2015-12-05" in str(record.values["fid"].reason)
+    assert record.values["judge_accuracy"].n_units == 6
+    oracle = record.controls["class-oracle"].values["judge_accuracy"].value
+    assert oracle is not None
+    assert oracle > 0.9  # real pictures of the right class
+    assert record.provenance.trained_on == ("phantom",)
+    path = next((uninterrupted / "board" / "records").rglob("*.json"))
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a stage was computed again")
+
+    monkeypatch.setattr(stages.Stage, "fill", refuse)
+    again = zoo.evaluate("eeg2image.small", "phantom", device="cpu", limit=600, replicates=1)
+    assert again.run == record.run
+
+
+def test_the_per_unit_values_average_to_the_value(uninterrupted: Path) -> None:
+    import pyarrow.parquet as pq
+
+    path = next((uninterrupted / "board" / "records").rglob("*.json"))
+    table = pq.read_table(path.with_suffix(".units.parquet")).to_pylist()
+    for metric in ("judge_accuracy", "logistic_accuracy", "kmeans_accuracy"):
+        rows = [row["value"] for row in table if (row["system"], row["metric"]) == ("model", metric)]
+        assert np.mean(rows) == pytest.approx(only_record(uninterrupted).values[metric].value)
+
+
+class Means(EEGEncoder):
+    """Channel means over time, from outside the registry."""
+
+    def __init__(self, spec: EEGSpec) -> None:
+        super().__init__(spec, None)
+        self.scale = torch.nn.Parameter(torch.tensor(1e5))
+
+    def parts(self) -> dict[str, torch.nn.Module]:
+        return {}
+
+    def encode(self, eeg: Tensor) -> Tensor:
+        return eeg.mean(dim=2) * self.scale
+
+
+def test_an_instance_from_outside_the_registry_is_evaluated() -> None:
+    record = zoo.evaluate(Means(load("phantom").spec), "phantom", device="cpu", limit=120)
+    assert record.identity.model == "local-means"
+    assert record.values["judge_accuracy"].value is None
+    assert record.values["judge_accuracy"].reason == "local-means makes no images"
+    shuffled = record.controls["shuffled-eeg"].values["knn_accuracy"].value
+    assert shuffled is not None
+    assert abs(shuffled - 1 / 6) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("dataset", "split", "verdict"),
+    [
+        ("phantom", "stimulus-out", "clean"),
+        ("phantom", "subject-out", "clean"),
+        ("phantom-block", "block", "confounded"),
+        ("phantom-block", "run-out", "clean"),
+    ],
+)
+def test_the_audit_knows_the_answer_of_the_phantoms(dataset: str, split: str, verdict: str) -> None:
+    data = load(dataset)
+    assert audit(data, data.split(split)).verdict == verdict
+
+
+def test_recordings_that_do_not_fit_name_both_sides() -> None:
+    other = EEGSpec(ch_names=("Cz", "Pz"), sfreq=128.0, tmin=0.0, n_times=32)
+    message = (
+        "local-means needs 2 channels × 32 times at 128 Hz, but phantom offers 14 channels × 64 times at 128 Hz "
+        "(14 channels against 2; 64 times against 32); choose a dataset that fits or train the model on phantom."
+    )
+    with pytest.raises(UsageError) as error:
+        make_plan(Means(other), "phantom", device="cpu")
+    assert str(error.value) == message
+
+
+def test_without_weights_two_lines_say_what_to_do() -> None:
+    with pytest.raises(MissingError) as error:
+        zoo.evaluate("eeg2image.small", "phantom", device="cpu")
+    assert str(error.value) == (
+        "no weights of eeg2image.small for phantom, split stimulus-out@1, seed 0, are on this machine.\n"
+        "to make them, run: zoo train eeg2image.small --dataset phantom --split stimulus-out@1 --seed 0"
+    )
+    with pytest.raises(MissingError, match=r"^thoughtviz is announced but not in this release .*\nto bring it: pip"):
+        zoo.load("thoughtviz")
+
+
+def test_damaged_weights_are_refused(uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    monkeypatch.setenv("ZOO_CACHE", str(uninterrupted))
+    (source,) = (uninterrupted / "weights" / "eeg2image.small").iterdir()
+    copy = shutil.copytree(source, tmp_path / "weights")
+    file = copy / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(
+        IntegrityError, match=r"model\.safetensors must have sha256 [0-9a-f]{16}… but has [0-9a-f]{16}…;"
+    ):
+        zoo.load("eeg2image.small", weights=copy)
+
+
+def test_find_track_falls_back_to_an_unreleased_one() -> None:
+    data = load("phantom")
+    split = data.split("subject-out").model_copy(update={"id": "mine@0"})
+    assert find_track(data, split).id == "reconstruction/phantom.mine@0"
+    assert find_track(data, data.split("subject-out")).id == "reconstruction/phantom.subject-out@1"
