@@ -1,0 +1,616 @@
+"""EEG2Image: a triplet-trained LSTM encoder and a conditional GAN with mode-seeking loss and DiffAugment.
+
+Singh, Pandey, Miyapuram, Raman (2023), "EEG2IMAGE: Image Reconstruction from EEG Brain Signals", ICASSP,
+https://arxiv.org/abs/2302.10121; code https://github.com/prajwalsingh/EEG2Image (commit aa15b98, TensorFlow 2.8), not
+used here. Built from a specification and checked against arrays computed with the authors' classes.
+
+``semantics="as_run"`` (default) is what the released loop computes, ``"as_intended"`` what its flags say. As run,
+TensorFlow traces each network once and re-uses the trace: the generator always normalises with its *initial* moving
+statistics and its spectral norm never acts, and the discriminator uses batch statistics in both halves of a step.
+
+Differences from the authors' code: passes over the data are full permutations (theirs shuffle within two batches), the
+encoder is selected by k-means accuracy on the validation role (theirs: on the test set), the last GAN weights are kept
+(theirs: highest inception score), and a batch without two trials of one class has loss 0 (theirs: NaN).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from zoo.errors import UsageError
+from zoo.models.base import Reconstructor
+from zoo.models.layers import (
+    KerasAdam,
+    configure,
+    conv_same,
+    conv_transpose_same,
+    epoch_batch,
+    keras_batch_norm,
+    keras_lstm,
+    l2_normalise,
+    spectral_normalise_,
+    steps_per_epoch,
+    truncated_normal_,
+)
+from zoo.specs import EEGSpec
+from zoo.stats import keyed_rng
+from zoo.training import Recipe, TrainingData
+
+MAX_VALIDATION_TRIALS = 2000
+MAX_VALIDATIONS = 100
+
+
+@dataclass(frozen=True)
+class EEG2ImageConfig:
+    lstm_units: tuple[int, int] = (32, 128)
+    """Units of the two LSTM layers; the second is the feature size."""
+    noise_dim: int = 128
+    """Entries of the noise, uniform in [-1, 1) as released (the paper says Gaussian)."""
+    resolution: int = 128
+    """Height and width of an image; a power of two from 16."""
+    generator_width: int = 1024
+    """Channels of the generator's 4×4 map, halved with every doubling of size (1024 … 32 at 128)."""
+    discriminator_width: int = 64
+    """Channels after the discriminator's first convolution, doubled layer by layer (64 … 1024 at 128)."""
+    semantics: Literal["as_run", "as_intended"] = "as_run"
+    """What the released loop computes, or what its training flags ask for."""
+    margin: float = 1.0
+    """Margin of the triplet loss."""
+    mode_weight: float = 1.0
+    """Weight α of the mode-seeking loss."""
+    image_pairing: Literal["class", "instance"] = "class"
+    """Picture of a trial: a random one of its class drawn once per trial (published), or its own."""
+    encoder_lr: float = 3e-4
+    """Learning rate of the encoder's Adam."""
+    encoder_betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of the encoder's Adam."""
+    encoder_batch_size: int = 256
+    """Trials per encoder step; the last batch of an epoch may be smaller."""
+    encoder_epochs: int = 3000
+    """Passes over the training trials; the released encoder is that of epoch 2420."""
+    encoder_steps: int | None = None
+    """Encoder steps, instead of ``encoder_epochs``."""
+    gan_lr: float = 3e-4
+    """Learning rate of both Adams of the GAN."""
+    gan_betas: tuple[float, float] = (0.2, 0.5)
+    """Decay rates of both Adams of the GAN."""
+    gan_batch_size: int = 128
+    """Trials per GAN step; the last batch of an epoch may be smaller."""
+    gan_epochs: int = 210
+    """Passes over the training trials; the released loop runs to 299 and epoch 210 was published."""
+    gan_steps: int | None = None
+    """GAN steps, instead of ``gan_epochs``."""
+
+    def __post_init__(self) -> None:
+        size = self.resolution
+        if size < 16 or size & (size - 1):
+            raise UsageError(f"resolution of EEG2Image must be a power of two from 16, but is {size}; try 32 or 128.")
+        if self.generator_width <= 0 or self.generator_width * 4 % size:
+            raise UsageError(
+                f"generator_width must be a multiple of {size // 4} to be halved from 4×4 to {size}×{size}, "
+                f"but is {self.generator_width}; try {16 * (size // 4)}."
+            )
+        for name, known in (("semantics", ("as_run", "as_intended")), ("image_pairing", ("class", "instance"))):
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name} must be {known[0]!r} or {known[1]!r}, but is {getattr(self, name)!r}.")
+        for name in ("noise_dim", "discriminator_width", "encoder_batch_size", "gan_batch_size"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, but is {getattr(self, name)}.")
+
+
+def scale_eeg(eeg: Tensor) -> Tensor:
+    """Each trial as (x - m) / m with m half its maximum, time before channels; float64 inside, float32 out.
+
+    The maximum becomes exactly 1 whatever the amplitude; as published, a trial with a negative maximum flips its sign.
+
+    Shape:
+        eeg: (n_trials, n_channels, n_times), any unit.
+        returns: (n_trials, n_times, n_channels).
+    Raises:
+        UsageError: The maximum of a trial is 0 or not finite, so that nothing can be divided by it.
+    """
+    x = eeg.double()
+    half = x.amax(dim=(1, 2), keepdim=True) / 2
+    bad = ~(half.isfinite() & (half != 0)).flatten()
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        raise UsageError(
+            "EEG2Image divides a trial by half its maximum, which must be finite and not 0, "
+            f"but trial {row} of {len(eeg)} has maximum {2 * float(half[row]):g}; leave such trials out of the split."
+        )
+    return ((x - half) / half).transpose(1, 2).float()
+
+
+def scale_image(image: np.ndarray, resolution: int) -> Tensor:
+    """A picture resized bilinearly (half-pixel centres, no antialias, aspect ignored), then (v - 127.5) / 127.5.
+
+    Shape:
+        image: (height, width, 3) uint8.
+        returns: (3, resolution, resolution) float32 in [-1, 1].
+    """
+    pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
+    resized = F.interpolate(pixels, size=(resolution, resolution), mode="bilinear", align_corners=False)
+    return ((resized[0] - 127.5) / 127.5).contiguous()
+
+
+class TripleNet(nn.Module):
+    """Two LSTM layers; the state of the last time step is the feature, each entry in (-1, 1)."""
+
+    def __init__(self, n_channels: int, units: tuple[int, int]) -> None:
+        super().__init__()
+        self.lstm = nn.ModuleList([keras_lstm(n_channels, units[0]), keras_lstm(units[0], units[1])])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, n_times, n_channels) as ``scale_eeg`` gives → (n, units[1]), not normalised."""
+        for layer in self.lstm:
+            x, _ = layer(x)
+        return x[:, -1]
+
+
+class SpectralConv(nn.Module):
+    """A 3×3 "same" convolution without bias whose kernel is divided by its spectral norm in training mode."""
+
+    def __init__(self, n_in: int, n_out: int, *, stride: int = 1, transposed: bool = True) -> None:
+        super().__init__()
+        self.stride, self.transposed = stride, transposed
+        shape = (n_in, n_out, 3, 3) if transposed else (n_out, n_in, 3, 3)
+        self.weight = nn.Parameter(truncated_normal_(torch.empty(shape), 0.02))
+        self.u: Tensor
+        self.register_buffer("u", truncated_normal_(torch.empty(1, shape[0]), 0.02))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight: Tensor = self.weight
+        if self.training:
+            spectral_normalise_(self.weight, self.u)
+            weight = self.weight.clone()  # the next forward overwrites the kernel before this one's backward
+        same = conv_transpose_same if self.transposed else conv_same
+        return same(x, weight, stride=self.stride)
+
+
+class Generator(nn.Module):
+    """Noise and feature → image: 1×1 → 4×4 → … → resolution by transposed convolutions, batch norm from 8×8 on."""
+
+    def __init__(self, n_inputs: int, width: int, resolution: int) -> None:
+        super().__init__()
+        channels = [width >> level for level in range((resolution // 4).bit_length())]
+        self.up = nn.ModuleList(
+            SpectralConv(n_in, n_out, stride=2 if level else 4)
+            for level, (n_in, n_out) in enumerate(pairwise([n_inputs, *channels]))
+        )
+        self.norm = nn.ModuleList(keras_batch_norm(n) for n in channels[1:])
+        self.rgb = SpectralConv(channels[-1], 3, transposed=False)
+
+    def forward(self, code: Tensor) -> Tensor:
+        """(n, noise_dim + n_features), noise first → (n, 3, resolution, resolution) in (-1, 1)."""
+        x = F.leaky_relu(self.up[0](code[:, :, None, None]), 0.3)
+        for up, norm in zip(self.up[1:], self.norm, strict=True):
+            x = F.leaky_relu(norm(up(x)), 0.3)
+        return torch.tanh(self.rgb(x))
+
+
+class Discriminator(nn.Module):
+    """Image and feature → logit: strided convolutions to 8×8, two more at 8×8, one linear unit."""
+
+    def __init__(self, n_features: int, width: int, resolution: int) -> None:
+        super().__init__()
+        self.n_strided = (resolution // 8).bit_length() - 1
+        channels = [3 + n_features, *(width << level for level in range(self.n_strided + 1)), 1]
+        self.conv = nn.ModuleList(nn.Conv2d(a, b, 3, bias=False) for a, b in pairwise(channels))
+        self.norm = nn.ModuleList(keras_batch_norm(n) for n in channels[1:])
+        self.out = nn.Linear(64, 1)
+        for conv in self.conv:
+            truncated_normal_(conv.weight, 0.02)  # type: ignore[arg-type]
+        nn.init.xavier_uniform_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, image: Tensor, feature: Tensor) -> Tensor:
+        """(n, 3, resolution, resolution) and (n, n_features) → (n, 1)."""
+        kernels: list[Tensor] = [conv.weight for conv in self.conv]  # type: ignore[misc]
+        x = conv_tiled(image, feature, kernels[0])
+        x = F.leaky_relu(self.norm[0](x), 0.2)
+        for level, (kernel, norm) in enumerate(zip(kernels[1:], self.norm[1:], strict=True), start=1):
+            x = F.leaky_relu(norm(conv_same(x, kernel, stride=2 if level < self.n_strided else 1)), 0.2)
+        logit: Tensor = self.out(x.flatten(1))
+        return logit
+
+
+def conv_tiled(image: Tensor, feature: Tensor, weight: Tensor) -> Tensor:
+    """``conv_same`` with stride 2 of the image and, as further channels, the feature repeated at every pixel.
+
+    A constant map gives the same sum everywhere but in the last row and column, where the third tap falls on padding:
+    four sums per feature instead of (size / 2)². A rounding error in one would repeat at every pixel, hence float64.
+
+    Shape:
+        image: (n, c, size, size); feature: (n, f); weight: (n_out, c + f, 3, 3).
+        returns: (n, n_out, size / 2, size / 2).
+    """
+    n_image, inner = image.shape[1], image.shape[2] // 2 - 1
+    taps = weight[:, n_image:].double()
+    sums = [part.sum(dim=(2, 3)) for part in (taps, taps[..., :2], taps[..., :2, :], taps[..., :2, :2])]
+    tile = torch.einsum("kof,nf->nok", torch.stack(sums), feature.double()).to(image).view(len(image), -1, 2, 2)
+    tile = torch.cat([tile[:, :, :1].expand(-1, -1, inner, -1), tile[:, :, 1:]], dim=2)
+    tile = torch.cat([tile[:, :, :, :1].expand(-1, -1, -1, inner), tile[:, :, :, 1:]], dim=3)
+    return conv_same(image, weight[:, :n_image], stride=2) + tile
+
+
+@dataclass(frozen=True)
+class DiffAug:
+    """One draw of colour and translation for each image of a batch (Zhao et al. 2020, policy as released: no cutout).
+
+    Attributes:
+        brightness, saturation, contrast: (n,) float32 uniform in [0, 1).
+        rows, columns: (n,) whole pixels, uniform within an eighth of the resolution either way.
+    """
+
+    brightness: np.ndarray
+    saturation: np.ndarray
+    contrast: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, n: int, resolution: int) -> DiffAug:
+        reach = resolution // 8
+        colour = rng.random((3, n), dtype=np.float32)
+        shift = rng.integers(-reach, reach, (2, n), endpoint=True)
+        return cls(*colour, *shift)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Brightness, saturation, contrast, then translation of images in [-1, 1]; nothing is clipped."""
+        x = images + (_column(self.brightness, images) - 0.5)
+        grey = x.mean(dim=1, keepdim=True)
+        x = (x - grey) * (2 * _column(self.saturation, x)) + grey
+        mean = x.mean(dim=(1, 2, 3), keepdim=True)
+        x = (x - mean) * (_column(self.contrast, x) + 0.5) + mean
+        return translate(x, self.rows, self.columns)
+
+
+def _column(values: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).to(like).view(-1, 1, 1, 1)
+
+
+def translate(images: Tensor, rows: np.ndarray, columns: np.ndarray) -> Tensor:
+    """``out[r, c] = in[r + rows, c + columns]`` image by image, 0 (mid-grey) outside.
+
+    Shape:
+        images: (n, channels, height, width); rows, columns: (n,) integers.
+    """
+    x = images
+    for dim, shift in ((2, rows), (3, columns)):
+        size = x.shape[dim]
+        source = np.arange(size) + np.asarray(shift, dtype=np.int64).reshape(-1, 1)
+        shape = [-1, 1, size, 1] if dim == 2 else [-1, 1, 1, size]
+        inside = torch.from_numpy((source >= 0) & (source < size)).to(x.device).view(shape)
+        # modulo makes the gather a permutation, so that its backward never adds twice into one pixel
+        index = torch.from_numpy(source % size).to(x.device).view(shape)
+        x = x.gather(dim, index.expand_as(x)) * inside
+    return x
+
+
+def pairwise_distance(x: Tensor) -> Tensor:
+    """L2 distances between rows, 0 with zero gradient where rows coincide.
+
+    Shape:
+        x: (n, d); returns: (n, n).
+    """
+    norm = x.square().sum(dim=1)
+    squared = norm[:, None] + norm[None, :] - 2 * x @ x.T
+    apart = (squared > 0) & ~torch.eye(len(x), dtype=torch.bool, device=x.device)
+    return torch.where(apart, squared, 1.0).sqrt() * apart
+
+
+def semi_hard_triplet_loss(embedding: Tensor, labels: Tensor, *, margin: float = 1.0) -> Tensor:
+    """Mean over ordered positive pairs (a, p) of max(0, margin + d_ap - d_an), as TensorFlow-Addons defines it.
+
+    The negative n is the nearest one farther than p, or the farthest of all if none is. Distances are L2, not squared
+    (the paper prints squared). Without a positive pair the loss is 0; without a negative, d_an is 0.
+
+    Shape:
+        embedding: (n, d), rows of unit length in this family; labels: (n,).
+    """
+    distance = pairwise_distance(embedding)
+    same = labels[:, None] == labels[None, :]
+    with torch.no_grad():
+        ranked, order = distance.masked_fill(same, torch.inf).sort(dim=1)
+        first_farther = torch.searchsorted(ranked, distance, right=True)
+        farthest = (~same).sum(dim=1, keepdim=True) - 1
+        negative = order.gather(1, torch.minimum(first_farther, farthest).clamp_min(0))
+    to_negative = distance.gather(1, negative) * (farthest >= 0)
+    positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    loss = F.relu(margin + distance - to_negative) * positive
+    return loss.sum() / positive.sum().clamp_min(1)
+
+
+def discriminator_hinge(real: Tensor, fake: Tensor) -> Tensor:
+    """½ (mean max(0, 1 - D(real)) + mean max(0, 1 + D(fake))); the ½ is in the code, not in the paper."""
+    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
+
+
+def mode_seeking(images: tuple[Tensor, Tensor], codes: tuple[Tensor, Tensor]) -> Tensor:
+    """1 / (mean |G(c₂) - G(c₁)| / mean |c₂ - c₁| + 1e-5); codes hold noise *and* the shared feature, as released."""
+    ratio = (images[1] - images[0]).abs().mean() / (codes[1] - codes[0]).abs().mean()
+    return 1 / (ratio + 1e-5)
+
+
+def kmeans_accuracy(features: np.ndarray, labels: np.ndarray, n_classes: int) -> float:
+    """Fraction of trials whose k-means cluster is the one matched to their class (Hungarian); settings as released."""
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.cluster import KMeans
+
+    cluster = KMeans(n_clusters=n_classes, n_init=10, random_state=45).fit_predict(features)
+    size = max(int(cluster.max()), int(labels.max())) + 1
+    table = np.zeros((size, size), dtype=np.int64)
+    np.add.at(table, (cluster, labels), 1)
+    return float(table[linear_sum_assignment(-table)].sum() / len(labels))
+
+
+class EEG2Image(Reconstructor):
+    """The encoder, the generator, and the discriminator that trains it."""
+
+    rounding: ClassVar[Literal["nearest", "truncate"]] = "truncate"
+
+    def __init__(self, spec: EEGSpec, config: EEG2ImageConfig) -> None:
+        super().__init__(spec, config)
+        n_features = config.lstm_units[1]
+        self.config: EEG2ImageConfig = config
+        self.resolution = config.resolution
+        self.encoder = TripleNet(spec.n_channels, config.lstm_units)
+        self.generator = Generator(config.noise_dim + n_features, config.generator_width, config.resolution)
+        self.discriminator = Discriminator(n_features, config.discriminator_width, config.resolution)
+
+    def parts(self) -> dict[str, nn.Module]:
+        return {"encoder": self.encoder, "generator": self.generator, "discriminator": self.discriminator}
+
+    def encode(self, eeg: Tensor) -> Tensor:
+        """Features of raw EEG: the encoder's last state, *not* normalised (the GAN and k-means use it so).
+
+        Shape:
+            eeg: (n_trials, n_channels, n_times); returns: (n_trials, n_features).
+        Raises:
+            UsageError: The maximum of a trial is 0 or not finite.
+        """
+        weight = next(self.encoder.parameters())
+        features: Tensor = self.encoder(scale_eeg(eeg).to(weight))
+        return features
+
+    def draw_noise(self, rng: np.random.Generator) -> np.ndarray:
+        return draw_noise(rng, (self.config.noise_dim,))
+
+    def decode(self, features: Tensor, noise: Tensor) -> Tensor:
+        """Images in [0, 1] of ``features`` (n, n_features) and ``noise`` (n, noise_dim)."""
+        images: Tensor = self.generator(torch.cat([noise, features], dim=1))
+        return 0.5 * images + 0.5
+
+
+def draw_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.uniform(-1, 1, shape).astype(np.float32)
+
+
+def build(spec: EEGSpec, **overrides: Any) -> EEG2Image:
+    """An untrained EEG2Image for these recordings; initial weights come from torch's generator, so seed that first.
+
+    Raises:
+        UsageError: An override is no field of ``EEG2ImageConfig``, or its value is not possible.
+    """
+    return EEG2Image(spec, configure(EEG2ImageConfig, overrides))
+
+
+def recipes(model: EEG2Image, data: TrainingData, *, seed: int, select: Literal["val", "last"] = "val") -> list[Recipe]:
+    """The phases of training in order: ``encoder``, then ``gan`` if the dataset has pictures.
+
+    Args:
+        model: Trained in place, on the device it is on.
+        data: Both phases train on its train role; the encoder is validated on its val role, if that has trials.
+        seed: Keys the order of trials and the choice of pictures.
+        select: Keep the encoder of the best validation, or the last one.
+
+    Raises:
+        UsageError: The train role is empty, or a training trial has no picture to be paired with.
+    """
+    if not len(data.train):
+        raise UsageError(
+            "training EEG2Image needs trials in the train role, but the split has none; choose another split."
+        )
+    phases: list[Recipe] = [EncoderRecipe(model, data, seed=seed, select=select)]
+    if data.images:
+        phases.append(GANRecipe(model, data, seed=seed))
+    return phases
+
+
+class EncoderRecipe(Recipe):
+    """Semi-hard triplets of normalised features; validated by k-means on the un-normalised ones."""
+
+    name = "encoder"
+
+    def __init__(self, model: EEG2Image, data: TrainingData, *, seed: int, select: Literal["val", "last"]) -> None:
+        config = model.config
+        self.model, self.data, self.key = model, data, ("eeg2image", "encoder", seed)
+        self.optimizer = KerasAdam(_trainable(model.encoder), lr=config.encoder_lr, betas=config.encoder_betas)
+        epoch = steps_per_epoch(len(data.train), config.encoder_batch_size)
+        self.n_steps = config.encoder_steps if config.encoder_steps is not None else config.encoder_epochs * epoch
+        picked = np.linspace(0, len(data.val) - 1, min(len(data.val), MAX_VALIDATION_TRIALS))
+        self.val = np.sort(data.val)[np.round(picked).astype(np.int64)]
+        if select == "val" and len(self.val):
+            self.eval_every = max(epoch, self.n_steps // MAX_VALIDATIONS)
+            if len(self.val) < data.n_classes:
+                raise UsageError(
+                    f"selecting the encoder by k-means needs a validation trial per class, at least {data.n_classes}, "
+                    f"but there are {len(self.val)}; choose another split or select the last weights."
+                )
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"encoder": self.model.encoder}
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        return {"encoder": self.optimizer}
+
+    def step(self, step: int, rng: np.random.Generator) -> dict[str, float]:
+        config, data = self.model.config, self.data
+        rows = data.train[epoch_batch(step, n=len(data.train), batch_size=config.encoder_batch_size, key=self.key)]
+        device = _device(self.model)
+        labels = torch.from_numpy(np.asarray(data.labels[rows])).to(device)
+        self.model.encoder.train()
+        features = self.model.encode(_trials(data, rows, device))
+        loss = semi_hard_triplet_loss(l2_normalise(features), labels, margin=config.margin)
+        _update(self.optimizer, loss, self.model.encoder)
+        return {"triplet": loss.item()}
+
+    def validate(self) -> float:
+        """k-means accuracy of at most 2000 evenly spaced validation trials."""
+        features = encode_rows(self.model, self.data, self.val).cpu().numpy()
+        return kmeans_accuracy(features, self.data.labels[self.val], self.data.n_classes)
+
+
+class GANRecipe(Recipe):
+    """Hinge GAN with mode seeking on features of the frozen encoder; each network is updated once a step."""
+
+    name = "gan"
+
+    def __init__(self, model: EEG2Image, data: TrainingData, *, seed: int) -> None:
+        config = model.config
+        self.model, self.data, self.key = model, data, ("eeg2image", "gan", seed)
+        self.picture_of = pair_images(data, seed=seed, pairing=config.image_pairing)
+        self.generator_optimizer = KerasAdam(model.generator.parameters(), lr=config.gan_lr, betas=config.gan_betas)
+        self.discriminator_optimizer = KerasAdam(
+            model.discriminator.parameters(), lr=config.gan_lr, betas=config.gan_betas
+        )
+        epoch = steps_per_epoch(len(data.train), config.gan_batch_size)
+        self.n_steps = config.gan_steps if config.gan_steps is not None else config.gan_epochs * epoch
+
+    @cached_property
+    def features(self) -> Tensor:
+        """Of every training trial; computed at the first step, when the encoder phase is over, then never again."""
+        return encode_rows(self.model, self.data, self.data.train)
+
+    @cached_property
+    def pictures(self) -> dict[int, Tensor]:
+        """The pictures some trial is paired with, resized, by row in ``data.images``; they stay in main memory."""
+        used = np.unique(self.picture_of)
+        return {int(row): scale_image(self.data.images[row], self.model.resolution) for row in used}
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"generator": self.model.generator, "discriminator": self.model.discriminator}
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        return {"generator": self.generator_optimizer, "discriminator": self.discriminator_optimizer}
+
+    def step(self, step: int, rng: np.random.Generator) -> dict[str, float]:
+        config, device = self.model.config, _device(self.model)
+        batch = epoch_batch(step, n=len(self.data.train), batch_size=config.gan_batch_size, key=self.key)
+        real = torch.stack([self.pictures[int(row)] for row in self.picture_of[batch]]).to(device)
+        feature = self.features[torch.tensor(batch, device=device)]
+        noise = torch.from_numpy(draw_noise(rng, (2, len(batch), config.noise_dim))).to(device)
+        augment = [DiffAug.draw(rng, len(batch), config.resolution) for _ in range(4)]
+        return gan_step(
+            self.model,
+            real=real,
+            feature=feature,
+            noise=(noise[0], noise[1]),
+            augment=augment,
+            optimizers=(self.generator_optimizer, self.discriminator_optimizer),
+        )
+
+
+def gan_step(
+    model: EEG2Image,
+    *,
+    real: Tensor,
+    feature: Tensor,
+    noise: tuple[Tensor, Tensor],
+    augment: list[DiffAug],
+    optimizers: tuple[Optimizer, Optimizer],
+) -> dict[str, float]:
+    """One discriminator, then one generator update, with all that is random passed in.
+
+    As run, the generator is in inference and the discriminator in training mode throughout (four updates of its moving
+    statistics). As intended, the discriminator step trains the discriminator against a generator at inference, and the
+    generator step the reverse.
+
+    Shape:
+        real: (n, 3, resolution, resolution) in [-1, 1]; feature: (n, n_features); noise: two of (n, noise_dim).
+        augment: four draws: real, fake in the discriminator step; first, second fake in the generator step.
+        optimizers: of the generator, of the discriminator.
+    """
+    generator, discriminator = model.generator, model.discriminator
+    as_run = model.config.semantics == "as_run"
+    codes = (torch.cat([noise[0], feature], dim=1), torch.cat([noise[1], feature], dim=1))
+
+    generator.eval()
+    discriminator.train()
+    with torch.set_grad_enabled(as_run):  # as run, the generator step re-uses these images: nothing changes in between
+        fake = generator(codes[0])
+    loss = discriminator_hinge(
+        discriminator(augment[0](real), feature), discriminator(augment[1](fake.detach()), feature)
+    )
+    _update(optimizers[1], loss, discriminator)
+
+    generator.train(not as_run)
+    discriminator.train(as_run)
+    fakes = (fake if as_run else generator(codes[0]), generator(codes[1]))
+    adversarial = -sum(discriminator(augment[2 + i](fakes[i]), feature).mean() for i in range(2))
+    mode = mode_seeking(fakes, codes)
+    _update(optimizers[0], adversarial + model.config.mode_weight * mode, generator)
+    discriminator_loss, generator_loss, mode_loss = torch.stack([loss, adversarial, mode]).tolist()
+    return {"discriminator": discriminator_loss, "generator": generator_loss, "mode": mode_loss}
+
+
+def _update(optimizer: Optimizer, loss: Tensor, module: nn.Module) -> None:
+    """One step of ``module`` alone: no gradient is computed for what the loss passes through."""
+    optimizer.zero_grad()
+    torch.autograd.backward(loss, inputs=_trainable(module))
+    optimizer.step()
+
+
+def pair_images(data: TrainingData, *, seed: int, pairing: Literal["class", "instance"]) -> np.ndarray:
+    """Row in ``data.images`` of every training trial's picture, in the order of ``data.train``.
+
+    Raises:
+        UsageError: A trial has no picture of its class, or none of its own where it needs one.
+    """
+    if pairing == "instance":
+        rows = np.full(len(data.train), -1) if data.image_of_trial is None else data.image_of_trial[data.train]
+        if (rows < 0).any():
+            raise UsageError(
+                f"image_pairing='instance' needs a picture for every training trial, but {int((rows < 0).sum())} of "
+                f"{len(rows)} have none; use image_pairing='class'."
+            )
+        return np.asarray(rows)
+    labels, rng = data.labels[data.train], keyed_rng("pairing", seed)
+    rows = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        candidates = np.flatnonzero(np.asarray(data.image_labels) == label)
+        if not len(candidates):
+            raise UsageError(f"training the GAN needs a picture of every class, but class {label} has none; add one.")
+        mine = np.flatnonzero(labels == label)
+        rows[mine] = candidates[rng.integers(len(candidates), size=len(mine))]
+    return rows
+
+
+@torch.no_grad()
+def encode_rows(model: EEG2Image, data: TrainingData, rows: np.ndarray, *, batch_size: int = 256) -> Tensor:
+    """Features of these trials, on the model's device, with the encoder at inference."""
+    model.encoder.eval()
+    device = _device(model)
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    return torch.cat([model.encode(_trials(data, batch, device)) for batch in batches])
+
+
+def _trials(data: TrainingData, rows: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.asarray(data.eeg[rows])).to(device)
+
+
+def _trainable(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

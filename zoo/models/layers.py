@@ -1,0 +1,185 @@
+"""Pieces that several families share: Keras and TensorFlow-Addons behaviour in torch, configs, epochs without state."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any, TypeVar, overload
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from zoo.errors import UsageError
+from zoo.stats import keyed_rng
+
+Config = TypeVar("Config")
+
+
+def configure(config: type[Config], overrides: dict[str, Any]) -> Config:
+    """A config dataclass with some published values replaced; lists, as YAML gives them, become tuples.
+
+    Raises:
+        UsageError: A key is no field of it; the message suggests one that is.
+    """
+    fields = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
+    for key in overrides:
+        if key not in fields:
+            close = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]!r}?" if close else f"its options are: {', '.join(fields)}."
+            raise UsageError(f"{config.__name__} has no option {key!r}; {hint}")
+    return config(**{key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()})
+
+
+def steps_per_epoch(n: int, batch_size: int) -> int:
+    """Batches of one pass over ``n`` trials, the last partial one counted."""
+    return -(-n // batch_size)
+
+
+def epoch_batch(step: int, *, n: int, batch_size: int, key: tuple[str | int, ...]) -> np.ndarray:
+    """Positions in ``range(n)`` of the batch of ``step``: passes are permutations keyed by (``key``, epoch).
+
+    Nothing is remembered between steps, so training resumes anywhere. The last batch of a pass may be smaller.
+    """
+    epoch, part = divmod(step, steps_per_epoch(n, batch_size))
+    return _permutation(n, (*key, epoch))[part * batch_size : (part + 1) * batch_size]
+
+
+@lru_cache(maxsize=4)
+def _permutation(n: int, key: tuple[str | int, ...]) -> np.ndarray:
+    order = keyed_rng("epoch", *key).permutation(n)
+    order.flags.writeable = False
+    return order
+
+
+def conv_same(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1) -> Tensor:
+    """2-D convolution with TensorFlow's ``padding="same"``: ``ceil(size / stride)`` out, odd padding at the far end.
+
+    Shape:
+        x: (n, channels_in, height, width); weight: (channels_out, channels_in, kernel, kernel).
+    """
+    total = [
+        max((-(-size // stride) - 1) * stride + k - size, 0)
+        for size, k in zip(x.shape[2:], weight.shape[2:], strict=True)
+    ]
+    if all(pad % 2 == 0 for pad in total):
+        return F.conv2d(x, weight, bias, stride, (total[0] // 2, total[1] // 2))
+    top, left = total[0] // 2, total[1] // 2
+    return F.conv2d(F.pad(x, (left, total[1] - left, top, total[0] - top)), weight, bias, stride)
+
+
+def conv_transpose_same(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1) -> Tensor:
+    """2-D transposed convolution with TensorFlow's ``padding="same"``: ``size * stride`` out.
+
+    It is the gradient of :func:`conv_same`, so the odd row and column are cut at the far end; a kernel smaller than the
+    stride leaves them zero (plus bias).
+
+    Shape:
+        x: (n, channels_in, height, width); weight: (channels_in, channels_out, kernel, kernel).
+    """
+    height, width = x.shape[2] * stride, x.shape[3] * stride
+    kernel = weight.shape[2]
+    near, extra = max(kernel - stride, 0) // 2, max(stride - kernel, 0)
+    out = F.conv_transpose2d(x, weight, bias, stride=stride, padding=near, output_padding=extra)
+    return out[:, :, :height, :width]
+
+
+def keras_batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Keras' defaults: epsilon 1e-3, moving averages with momentum 0.99 (torch counts the other way)."""
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+
+
+def truncated_normal_(tensor: Tensor, std: float) -> Tensor:
+    """Fill with N(0, std²) drawn again beyond two standard deviations, as Keras' ``TruncatedNormal``."""
+    return nn.init.trunc_normal_(tensor, 0.0, std, -2 * std, 2 * std)
+
+
+def keras_lstm(n_inputs: int, units: int) -> nn.LSTM:
+    """One LSTM layer with Keras' single bias: ``bias_hh_l0`` stays zero and frozen, since Adam would move both.
+
+    Gates lie in the same order (i, f, c, o). Initial values as Keras: Glorot-uniform kernel, orthogonal recurrent
+    kernel, zero bias but 1 for the forget gate.
+    """
+    layer = nn.LSTM(n_inputs, units, batch_first=True)
+    kernel, recurrent, bias, second_bias = layer.parameters()
+    nn.init.xavier_uniform_(kernel)
+    nn.init.orthogonal_(recurrent)
+    nn.init.zeros_(bias)
+    nn.init.ones_(bias[units : 2 * units])
+    nn.init.zeros_(second_bias)
+    second_bias.requires_grad_(False)
+    return layer
+
+
+@torch.no_grad()
+def spectral_normalise_(weight: Tensor, u: Tensor) -> Tensor:
+    """One power step of TensorFlow-Addons 0.16's ``SpectralNormalization`` in training, overwriting both arguments.
+
+    The matrix is the kernel with its *first torch axis* against the rest, which for a transposed convolution is the
+    input axis (TFA takes the last axis of a TensorFlow kernel). The weight itself becomes weight / σ, so no gradient
+    flows through σ and later calls start from the divided kernel; at inference TFA does nothing.
+
+    Shape:
+        weight: (a, b, kernel, kernel); u: (1, a).
+    Returns:
+        σ, a scalar.
+    """
+    matrix = weight.reshape(weight.shape[0], -1)
+    v = l2_normalise(u @ matrix)
+    u.copy_(l2_normalise(v @ matrix.T))
+    sigma = (v @ matrix.T @ u.T).squeeze()
+    weight.div_(sigma)
+    return sigma
+
+
+def l2_normalise(x: Tensor) -> Tensor:
+    """Rows of unit length as ``tf.math.l2_normalize``: x / √max(Σx², 1e-12)."""
+    return x * torch.rsqrt(x.square().sum(dim=-1, keepdim=True).clamp_min(1e-12))
+
+
+class KerasAdam(Optimizer):
+    r"""Adam as Keras 2 computes it: ε is added to the *un-corrected* √v.
+
+    θ ← θ − lr·√(1−β₂ᵗ)/(1−β₁ᵗ) · m/(√v + ε). With ε = 1e-7 this is not ``torch.optim.Adam(eps=1e-7)``: where
+    gradients are near 1e-6 the two differ by about a tenth of lr per step.
+    """
+
+    def __init__(
+        self, params: Iterable[Tensor], *, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-7
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update every parameter that has a gradient; a closure is called first, with gradients enabled."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, group)
+        return loss
+
+    def _update(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        state, (beta1, beta2) = self.state[parameter], group["betas"]
+        if not state:
+            state["step"] = torch.zeros(())
+            state["m"], state["v"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        state["step"] += 1
+        t = float(state["step"])
+        state["m"].lerp_(grad, 1 - beta1)
+        state["v"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        rate = group["lr"] * (1 - beta2**t) ** 0.5 / (1 - beta1**t)
+        parameter.addcdiv_(state["m"], state["v"].sqrt().add_(group["eps"]), value=-rate)
