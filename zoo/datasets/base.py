@@ -266,18 +266,6 @@ class EEGDataset:
         ids, concepts, roles, sha256 = (strings(column) for column in table.values())
         return Stimuli(ids, concepts, roles, sha256, self._indices(concepts))
 
-    @cached_property
-    def stimulus_of_trial(self) -> np.ndarray:
-        """(n_trials,) int64 row in the stimuli table of the picture each trial shows, -1 where it is not known."""
-        row = {stimulus_id: i for i, stimulus_id in enumerate(self.stimuli.ids.tolist())}
-        return np.array([row.get(shown, -1) for shown in self.trials["stimulus_id"].tolist()], dtype=np.int64)
-
-    @cached_property
-    def stimuli_sha256(self) -> str:
-        """Digest of the pictures and what is said about them."""
-        stimuli = self.stimuli
-        return store.digest([c.tolist() for c in (stimuli.ids, stimuli.concepts, stimuli.roles, stimuli.sha256)])
-
     def stimulus_pixels(self, rows: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         """Decode pictures by their row in the stimuli table, each (height, width, 3) uint8 RGB."""
         return [decode(self._images[int(row)]) for row in rows]
@@ -302,7 +290,7 @@ class EEGDataset:
             UsageError: There is no such split, or it was cut from other trials than this copy has.
             IntegrityError: The file is not the released one.
         """
-        stem, _, version = (name or self.card.split(None).id).partition("@")
+        stem, _, version = (name or self.card.split(None).id.partition("@")[0]).partition("@")
         found = [split_id for split_id in self.split_ids if split_id.partition("@")[0] == stem]
         if version and f"{stem}@{version}" not in found and found:
             raise UsageError(
@@ -330,7 +318,7 @@ class EEGDataset:
         values = self.trials[split.unit]
         listed = np.array([value for members in split.roles.values() for value in members], dtype=np.str_)
         if (unknown := np.setdiff1d(listed, values.astype(np.str_))).size:
-            raise UsageError(f"split {split.id} names {split.unit} {unknown[0]!r}, which {self.id} does not have.")
+            raise UsageError(f"split {split.id} names {split.unit} '{unknown[0]}', which {self.id} does not have.")
         roles = np.array(split.role_of(values.tolist()))
         for role in ("train", "test"):
             if role not in roles:
@@ -500,14 +488,16 @@ def _stimuli_table(stimuli: Sequence[Stimulus]) -> Any:
 def _validate(prepared: Prepared, card: DatasetCard) -> None:
     ids, counts = np.unique(prepared.trials["trial_id"], return_counts=True)
     if (counts > 1).any():
-        raise UsageError(f"trial ids must be unique, but {ids[np.argmax(counts)]!r} of {card.id} stands twice.")
+        raise UsageError(f"trial ids must be unique, but '{ids[np.argmax(counts)]}' of {card.id} stands twice.")
     if empty := [c for c in prepared.concepts if c not in set(prepared.trials["concept"].tolist())]:
         raise UsageError(
-            f"every concept of {card.id} needs trials, but {', '.join(empty)} has none; add recordings of it."
+            f"every concept of {card.id} needs trials, but there are none of {', '.join(empty)}; add recordings."
         )
     pictured = {stimulus.concept for stimulus in prepared.stimuli}
     if pictured and (bare := [c for c in prepared.concepts if c not in pictured]):
-        raise UsageError(f"every concept of {card.id} needs pictures, but {', '.join(bare)} has none; add some.")
+        raise UsageError(
+            f"every concept of {card.id} needs pictures, but there are none of {', '.join(bare)}; add some."
+        )
     shown = set(prepared.trials.get("stimulus_id", np.array([])).tolist()) - {None}
     if unseen := sorted(shown - {stimulus.stimulus_id for stimulus in prepared.stimuli}):
         raise UsageError(f"trials of {card.id} show {unseen[0]!r}, which is not among its pictures.")

@@ -120,7 +120,8 @@ def _read_folder(source: Path, spec: EEGSpec, progress: Progress | None) -> Iter
 
 def _read_csv(path: Path, spec: EEGSpec) -> tuple[np.ndarray, np.ndarray]:
     """Digital values and markers of one file, whose values are microvolts rounded to three decimals."""
-    names = path.open(encoding="utf-8").readline().strip().split(",")
+    with path.open(encoding="utf-8") as file:
+        names = file.readline().strip().split(",")
     wanted = [*spec.ch_names, "Marker0"]
     if missing := [name for name in wanted if name not in names]:
         raise UsageError(
