@@ -7,6 +7,7 @@ is faster and, since the folding is done in float64, no further from a float64 n
 
 from __future__ import annotations
 
+import pickle
 from collections import OrderedDict
 from typing import final
 
@@ -68,10 +69,16 @@ def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
     Raises:
         UnknownNameError: There is no such extractor.
         MissingError: Its weights are not here; the message names the command that brings them.
-        IntegrityError: The weights are not the pinned ones, or do not fit the network.
+        IntegrityError: The weights are not the pinned ones, hold more than tensors, or do not fit the network.
     """
     card = extractor_card(name)
-    state = torch.load(weights_path(card), weights_only=True, map_location="cpu")
+    path = weights_path(card)
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        raise IntegrityError(
+            f"{card.file.path} must hold tensors only but holds other objects; it was not loaded, report it, please."
+        ) from error
     return Extractor(card, build(card, state), device)
 
 

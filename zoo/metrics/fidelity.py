@@ -158,7 +158,7 @@ def _factor(scaled: np.ndarray) -> np.ndarray:
 
 
 def _nuclear_norm(matrix: np.ndarray) -> float:
-    """Sum of singular values: by SVD while that is quick, else by the eigenvalues of the Gram matrix (5e-8 at worst).
+    """Sum of singular values: by SVD while that is quick, else by the eigenvalues of the Gram matrix.
 
     Eigenvalues below rounding are noise around zero whose square roots would add up, so they count as zero.
     """
