@@ -4,8 +4,8 @@ Three questions, each a decoder that needs no evoked response:
     lookup      the majority class of the same recording, block or run in the training role
     neighbour   the class of the training trial recorded nearest in time
     baseline    a linear classifier on channel means before stimulus onset (where there is such a time)
-Whatever scores above chance there is available to any network, so a score on that split is not evidence of decoding
-(Li et al. 2021, IEEE TPAMI 43:316, on block designs; 2020 reply and rebuttal cited in the dataset cards).
+Whatever scores above chance there is available to any network, so a score on that split is not evidence of decoding:
+the argument of Li et al. (IEEE TPAMI) against block designs.
 """
 
 from __future__ import annotations
