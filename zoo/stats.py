@@ -98,6 +98,20 @@ def sign_flip_test(differences: np.ndarray, units: np.ndarray, *, seed: int = 0,
     return float((1 + np.sum(drawn >= reached)) / (n_draws + 1))
 
 
+def best_naming(clusters: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Class of each cluster number under the one-to-one naming that most samples agree with (Kuhn 1955).
+
+    Shape:
+        clusters, labels: (n,) whole numbers from 0; returns: (max of both + 1,).
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    size = int(max(clusters.max(), labels.max())) + 1
+    table = np.bincount(clusters * size + labels, minlength=size * size).reshape(size, size)
+    naming: np.ndarray = linear_sum_assignment(table, maximize=True)[1]
+    return naming
+
+
 def keyed_rng(*key: str | int) -> np.random.Generator:
     """A generator that depends on ``key`` alone, e.g. (track, trial id, replicate): counter-based, so order is free."""
     import hashlib

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from zoo.errors import UsageError
 from zoo.metrics.base import Score, check_features, check_labels, hits
+from zoo.stats import best_naming
 
 
 def hungarian_accuracy(*, clusters: ArrayLike, labels: ArrayLike) -> Score:
@@ -28,16 +29,11 @@ def hungarian_accuracy(*, clusters: ArrayLike, labels: ArrayLike) -> Score:
         >>> hungarian_accuracy(clusters=[2, 2, 0, 0], labels=[0, 0, 1, 0]).value
         0.75
     """
-    from scipy.optimize import linear_sum_assignment
-
     n = len(np.asarray(labels))
     if n == 0:
         raise UsageError("hungarian_accuracy needs at least 1 sample but got 0; score more samples together.")
     found, true = check_labels("clusters", clusters, n), check_labels("labels", labels, n)
-    size = int(max(found.max(), true.max())) + 1
-    table = np.bincount(found * size + true, minlength=size * size).reshape(size, size)
-    _, name_of = linear_sum_assignment(table, maximize=True)
-    return hits(name_of[found] == true)
+    return hits(best_naming(found, true)[found] == true)
 
 
 def kmeans_accuracy(*, features: ArrayLike, labels: ArrayLike, n_classes: int, seed: int = 45) -> Score:

@@ -6,7 +6,6 @@ import abc
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from zoo.specs import EEGSpec
