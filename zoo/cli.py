@@ -408,7 +408,7 @@ def weights_pull(
     from zoo.hub import fetch
     from zoo.metrics.base import extractor_cards
 
-    files = {card.id: [card.file] for card in extractor_cards()}
+    files = {card.id: [card.file] if card.file else [] for card in extractor_cards()}
     if name not in files:
         card = registry.models.get(name)
         if not card.weights:

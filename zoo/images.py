@@ -98,7 +98,7 @@ class Images:
 
     def _mark(self, name: str) -> str:
         card = extractor_card(name)
-        return f"{card.id}@{card.file.sha256}|{card.resize}|{self.plan.work.device}"
+        return f"{card.id}@{card.file.sha256 if card.file else ''}|{card.resize}|{self.plan.work.device}"
 
     def _extract(self, name: str, images: np.ndarray) -> np.ndarray:
         """Outputs of the extractor side by side: (n, features + logits)."""

@@ -199,8 +199,8 @@ class ExtractorCard(Spec):
 
     id: str
     title: str
-    file: File
-    """Its weights; a url ``package:<module>/<path>`` names a file that an installed Python package ships."""
+    file: File | None = None
+    """Its weights, null if it has none; a url ``package:<module>/<path>`` names a file that an installed Python package ships."""
     resize: str
     """How images reach the network's input size; part of every signature."""
     size: int

@@ -110,7 +110,8 @@ def signature(card: MetricCard, extractor: ExtractorCard | None = None, **facts:
         )
     parts = [card.id]
     if extractor:
-        parts += [f"{extractor.id}@{extractor.file.sha256[:8]}", f"resize:{extractor.resize}"]
+        mark = f"@{extractor.file.sha256[:8]}" if extractor.file else ""
+        parts += [f"{extractor.id}{mark}", f"resize:{extractor.resize}"]
     for name, fact in sorted(facts.items()):
         if set("|:") & set(str(fact)):
             raise UsageError(f"a signature's {name} must not contain '|' or ':' but is {fact!r}; name it otherwise.")
@@ -135,13 +136,15 @@ def extractor_card(name: str) -> ExtractorCard:
     return cards[name]
 
 
-def weights_path(card: ExtractorCard) -> Path:
-    """Path of the extractor's verified weights on this machine; downloads nothing.
+def weights_path(card: ExtractorCard) -> Path | None:
+    """Path of the extractor's verified weights on this machine, None if it has none; downloads nothing.
 
     Raises:
         MissingError: They are not here; the message names the command that brings them.
         IntegrityError: They are here but their sha256 is not the pinned one.
     """
+    if card.file is None:
+        return None
     url = card.file.url or ""
     if not url.startswith(PACKAGED):
         return fetch(card.file, bring=f"zoo weights pull {card.id}")

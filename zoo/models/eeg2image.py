@@ -90,6 +90,8 @@ class EEG2ImageConfig:
     """Decay rates of both Adams of the GAN."""
     gan_batch_size: int = 128
     """Trials per GAN step; the last batch of an epoch may be smaller."""
+    gan_ema: float | None = None
+    """Decay per step of a moving average of the GAN's weights that replaces them in the end; null as published."""
     gan_epochs: int = 210
     """Passes over the training trials; the released loop runs to 299 and epoch 210 was published."""
     gan_steps: int | None = None
@@ -535,6 +537,7 @@ class GANRecipe(Recipe):
         self.discriminator_optimizer = KerasAdam(
             model.discriminator.parameters(), lr=config.gan_lr, betas=config.gan_betas
         )
+        self.ema_decay = config.gan_ema
         epoch = steps_per_epoch(len(data.train), config.gan_batch_size)
         self.n_steps = config.gan_steps if config.gan_steps is not None else config.gan_epochs * epoch
 
