@@ -1,4 +1,4 @@
-"""Shared by all tests: an empty cache of their own, no network, and the data folder beside a checkout if it is there."""
+"""Shared by all tests: an empty cache of their own, no network, and the data beside a checkout if it is there."""
 
 from __future__ import annotations
 

@@ -353,7 +353,7 @@ def _show_record(record: Record, output_dir: Path | None) -> None:
     from zoo.store import cache_dir
 
     table = Table(title=f"{record.identity.model} on {record.identity.track}", title_justify="left")
-    table.add_column("metric")
+    table.add_column("metric", no_wrap=True)
     systems = {"model": record.values, **{name: system.values for name, system in record.controls.items()}}
     for name in systems:
         table.add_column(name, justify="right")
@@ -362,6 +362,7 @@ def _show_record(record: Record, output_dir: Path | None) -> None:
         if value.value is not None:
             table.add_row(f"{metric} {arrow}", *(_number(found.get(metric)) for found in systems.values()))
     console = Console()
+    console = console if console.is_terminal else Console(width=120)
     console.print(table)
     for metric, value in record.values.items():
         if value.value is None:

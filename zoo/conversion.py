@@ -41,7 +41,7 @@ def convert(model: str, source: Path) -> tuple[Path, dict[str, Any]]:
         "source_sha256": dict(converted.source_sha256),
         "converter_version": converted.converter_version,
         "zoo": __version__,
-        "steps": dict(converted.steps),
+        "counters": {key: float(value) for key, value in converted.counters.items()},
         "forward_check": check(converted),
     }
     state = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in converted.state.items()}

@@ -86,10 +86,10 @@ class Plan:
         """Why no images can be made and scored, or None."""
         if not isinstance(self.model, Reconstructor):
             return f"{self.info.model} makes no images"
-        if "generator" in self.model.parts() and "generator" not in self.info.parts:
-            return f"these weights hold only the {' and '.join(self.info.parts)}"
         if not self.data.stimuli.ids.size:
             return f"{self.data.id} was prepared without pictures"
+        if "generator" in self.model.parts() and "generator" not in self.info.parts:
+            return f"these weights hold only the {' and '.join(self.info.parts)}"
         return None
 
     @cached_property

@@ -62,6 +62,6 @@ def _lines() -> Callable[[int, int, str], None]:
         now = time.monotonic()
         if done >= total or now - last.get(name, -EVERY_SECONDS) >= EVERY_SECONDS:
             last[name] = now
-            sys.stderr.write(f"{what}: {done}/{total}\n")
+            sys.stderr.write(f"{what}: {done}/{total}\n" if total > 1 else f"{what}\n")
 
     return update

@@ -191,8 +191,9 @@ def _summary(
     """Mean over replicates, with the interval that the card asks for."""
     values = tuple(score.value for score in scores)
     per_unit, interval = None, None
-    if all(score.per_unit is not None for score in scores):
-        per_unit = np.mean([score.per_unit for score in scores], axis=0)
+    parts = [score.per_unit for score in scores if score.per_unit is not None]
+    if len(parts) == len(scores):
+        per_unit = np.mean(parts, axis=0)
         interval = stats.cluster_interval(per_unit, units)
     elif statistic is not None and card.interval == "jackknife":
         interval = _jackknife(card, statistic, len(units))

@@ -200,7 +200,7 @@ class ExtractorCard(Spec):
     id: str
     title: str
     file: File | None = None
-    """Its weights, null if it has none; a url ``package:<module>/<path>`` names a file that an installed Python package ships."""
+    """Its weights, if it has any; a url ``package:<module>/<path>`` names a file that an installed package ships."""
     resize: str
     """How images reach the network's input size; part of every signature."""
     size: int

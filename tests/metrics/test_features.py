@@ -257,7 +257,7 @@ def test_a_package_with_other_bytes_is_refused() -> None:
 
 def test_other_networks_weights_are_refused(lite_state: dict[str, Tensor]) -> None:
     sentence = (
-        "efficientnet-lite0-57934424.pth must hold the weights of efficientnet-lite0 but its tensors do not fit; "
+        "the file of efficientnet-lite0 must hold its weights but the tensors do not fit; "
     )
     for state in ({**lite_state, "extra.weight": torch.zeros(1)}, dict(list(lite_state.items())[1:])):
         with pytest.raises(IntegrityError, match=f"^{re.escape(sentence)}report it, please.$"):
@@ -301,3 +301,18 @@ def test_only_uint8_images_are_taken(lite: Extractor, images: np.ndarray, what: 
     sentence = f"images must be uint8 of shape (n, 3, height, width) with n >= 1 but are {what}; convert them first."
     with pytest.raises(UsageError, match=f"^{re.escape(sentence)}$"):
         lite(images)
+
+
+def test_pixels_are_block_means_without_any_weights() -> None:
+    from zoo.metrics.features import load_extractor
+
+    extractor = load_extractor("pixels-16")
+    assert extractor.card.file is None
+    colour = np.array([255, 51, 0], dtype=np.uint8)
+    images = np.broadcast_to(colour[None, :, None, None], (2, 3, 32, 32))
+    expected = np.repeat([1.0, 0.2, 0.0], 256)
+    np.testing.assert_allclose(extractor(images)["features"], [expected, expected], atol=1e-6)
+    checkerboard = np.indices((32, 32)).sum(axis=0) % 2 * 255
+    texture = np.broadcast_to(checkerboard.astype(np.uint8), (1, 3, 32, 32))
+    inner = extractor(texture)["features"].reshape(3, 16, 16)[:, 1:-1, 1:-1]
+    np.testing.assert_allclose(inner, 0.5, atol=1e-6)  # texture of two pixels is invisible to it

@@ -477,7 +477,12 @@ def test_impossible_options_are_refused(overrides: dict[str, Any], message: str)
 
 def test_cards_are_valid_and_build() -> None:
     cards = [ModelCard.model_validate(entry) for entry in read_yaml(PACKAGE / "models/eeg2image.yaml")]
-    assert [card.id for card in cards] == ["eeg2image", "eeg2image.as-intended", "eeg2image.small"]
+    assert [card.id for card in cards] == [
+        "eeg2image",
+        "eeg2image.as-intended",
+        "eeg2image.small",
+        "eeg2image.small-softmax",
+    ]
     for card in cards:
         assert card.builder is not None
         model = load_object(card.builder)(card.eeg or SPEC, **card.preset)
