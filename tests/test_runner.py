@@ -36,7 +36,7 @@ def progress(done, total, doing):
         os.kill(os.getpid(), signal.SIGKILL)
 
 zoo.train("eeg2image.small", "phantom", overrides={tiny!r}, device="cpu", progress=progress)
-zoo.evaluate("eeg2image.small", "phantom", device="cpu", limit=600, replicates=1, progress=progress)
+zoo.evaluate("eeg2image.small", "phantom", device="cpu", limit=120, replicates=1, progress=progress)
 """
 
 
@@ -70,7 +70,7 @@ def test_killed_in_training_and_in_generation_the_same_command_goes_on_to_the_sa
     uninterrupted: Path, tmp_path: Path
 ) -> None:
     assert run(tmp_path, "training gan", 2) == -signal.SIGKILL
-    assert run(tmp_path, "generating (shuffled-eeg", 256) == -signal.SIGKILL
+    assert run(tmp_path, "generating (shuffled-eeg", 64) == -signal.SIGKILL
     assert list((tmp_path / "generations").rglob("*.npy")), "the kill came before anything was committed"
     assert not (tmp_path / "board").exists()
     assert run(tmp_path) == 0
@@ -83,7 +83,7 @@ def test_batch_size_and_shards_move_no_bit(
 ) -> None:
     monkeypatch.setenv("ZOO_CACHE", str(uninterrupted))
     expected = only_record(uninterrupted)
-    options = {"device": "cpu", "limit": 600, "replicates": 1}
+    options = {"device": "cpu", "limit": 120, "replicates": 1}
     torch.set_num_threads(1)
     for name, extra in (("one", {"batch_size": 1}), ("many", {"batch_size": 64})):
         fresh(uninterrupted)
@@ -128,7 +128,7 @@ def test_a_record_says_what_was_measured_and_an_unchanged_evaluation_does_no_wor
         raise AssertionError("a stage was computed again")
 
     monkeypatch.setattr(stages.Stage, "fill", refuse)
-    again = zoo.evaluate("eeg2image.small", "phantom", device="cpu", limit=600, replicates=1)
+    again = zoo.evaluate("eeg2image.small", "phantom", device="cpu", limit=120, replicates=1)
     assert again.run == record.run
 
 

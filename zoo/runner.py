@@ -256,7 +256,7 @@ def _encoding(plan: Plan, rows: np.ndarray) -> Stage:
     def compute(part: slice) -> np.ndarray:
         return stages.encode(plan.model, plan.data.eeg, rows[part], plan.work)
 
-    return Stage("eeg-features", plan.identity_of(rows), rows.size, compute, "encoding EEG")
+    return Stage("eeg-features", plan.identity_of(rows), rows.size, compute, "encoding EEG", stages.TRIALS)
 
 
 def _score_eeg(plan: Plan, train: np.ndarray, test: np.ndarray, order: np.ndarray | None) -> dict[str, Scored]:

@@ -20,8 +20,10 @@ from zoo.models.base import EEGEncoder, Reconstructor
 from zoo.store import stage_dir, write_bytes
 
 Progress = Callable[[int, int, str], None]
-CHUNK = 256
-"""Rows per committed file: the most that a kill can cost."""
+CHUNK = 64
+"""Images per committed file: the most that a kill can cost."""
+TRIALS = 1024
+"""The same for trials, which are quicker."""
 
 
 @dataclass(frozen=True)
@@ -52,25 +54,26 @@ class Stage:
     n: int
     compute: Callable[[slice], np.ndarray]
     what: str
+    chunk: int = CHUNK
 
     @cached_property
     def _paths(self) -> list[Path]:
         folder = stage_dir(self.kind, {**self.identity, "n": self.n})
-        return [folder / f"{index:05d}.npy" for index in range(-(-self.n // CHUNK))]
+        return [folder / f"{index:05d}.npy" for index in range(-(-self.n // self.chunk))]
 
     def fill(self, work: Work) -> None:
         """Compute this shard's chunks that are not on disk."""
         first, step = work.shard or (0, 1)
         for index in range(first, len(self._paths), step):
             if not self._paths[index].exists():
-                part = slice(index * CHUNK, min((index + 1) * CHUNK, self.n))
+                part = slice(index * self.chunk, min((index + 1) * self.chunk, self.n))
                 work.progress(part.start, self.n, self.what)
                 _save(self._paths[index], self.compute(part))
         work.progress(self.n, self.n, self.what)
 
     def rows(self, part: slice) -> np.ndarray:
         """Rows of one chunk that is on disk."""
-        found: np.ndarray = np.load(self._paths[part.start // CHUNK], allow_pickle=False)
+        found: np.ndarray = np.load(self._paths[part.start // self.chunk], allow_pickle=False)
         return found
 
     def gather(self) -> np.ndarray:

@@ -256,9 +256,7 @@ def test_a_package_with_other_bytes_is_refused() -> None:
 
 
 def test_other_networks_weights_are_refused(lite_state: dict[str, Tensor]) -> None:
-    sentence = (
-        "the file of efficientnet-lite0 must hold its weights but the tensors do not fit; "
-    )
+    sentence = "the file of efficientnet-lite0 must hold its weights but the tensors do not fit; "
     for state in ({**lite_state, "extra.weight": torch.zeros(1)}, dict(list(lite_state.items())[1:])):
         with pytest.raises(IntegrityError, match=f"^{re.escape(sentence)}report it, please.$"):
             build(LITE, state)
