@@ -57,22 +57,17 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         ZooError: The disk is full; nothing is left behind.
     """
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _beside(path)
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _no_space(path) from error
-        raise
-    finally:
-        if temporary is not None:
+    temporary = _beside(path)
+    with _disk_full_explained(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        finally:
             temporary.unlink(missing_ok=True)
 
 
@@ -96,31 +91,27 @@ def read_json(path: Path) -> Any:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes ``path`` (replacing an older one) when the block ends without an error."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        work = _beside(path)
-        work.mkdir()
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _no_space(path) from error
-        raise
-    try:
-        yield work
-        if path.exists():
-            old = _beside(path)
-            path.replace(old)
-            work.replace(path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            work.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _no_space(path) from error
-        raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    """Yield an empty folder that becomes ``path`` (replacing an older one) when the block ends without an error.
+
+    Raises:
+        ZooError: The disk is full; nothing is left behind, an older folder stays.
+    """
+    work = _beside(path)
+    with _disk_full_explained(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            work.mkdir()
+            yield work
+            if path.exists():
+                old = _beside(path)
+                path.replace(old)
+                work.replace(path)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                work.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -147,8 +138,14 @@ def _sync_folder(path: Path) -> None:
             os.close(handle)
 
 
-def _no_space(path: Path) -> ZooError:
-    return ZooError(
-        f"no space left on the disk of {path.parent}: free some, or point ZOO_CACHE at a larger disk, "
-        "then run the same command again (finished work is kept)."
-    )
+@contextlib.contextmanager
+def _disk_full_explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ZooError(
+            f"no space left on the disk of {path.parent}: free some, or point ZOO_CACHE at a larger disk, "
+            "then run the same command again (finished work is kept)."
+        ) from error
