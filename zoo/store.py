@@ -59,8 +59,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """
     temporary = _beside(path)
     with _disk_full_explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("xb") as file:
                 yield file
                 file.flush()
@@ -98,8 +98,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     work = _beside(path)
     with _disk_full_explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             work.mkdir()
             yield work
             if path.exists():
