@@ -58,7 +58,7 @@ class Stage:
 
     @cached_property
     def _paths(self) -> list[Path]:
-        folder = stage_dir(self.kind, {**self.identity, "n": self.n})
+        folder = stage_dir(self.kind, {**self.identity, "n": self.n, "chunk": self.chunk})
         return [folder / f"{index:05d}.npy" for index in range(-(-self.n // self.chunk))]
 
     def fill(self, work: Work) -> None:
