@@ -100,10 +100,11 @@ def list_(
     if as_json:
         _print_json([card.model_dump(mode="json") for card in cards])
         return
+    width = max(34, *(len(card.id) for card in cards))
     for card in cards:
         announced = getattr(card, "builder", "") is None or getattr(card, "loader", "") is None
         note = "announced, not in this release" if announced else _about(card)
-        sys.stdout.write(f"{card.id:<34} {note}\n")
+        sys.stdout.write(f"{card.id:<{width}} {note}\n")
 
 
 def _about(card: Any) -> str:
@@ -408,10 +409,13 @@ def weights_pull(
     from zoo.errors import MissingError
     from zoo.hub import fetch
     from zoo.metrics.base import extractor_cards
+    from zoo.weights import announced
 
     files = {card.id: [card.file] if card.file else [] for card in extractor_cards()}
     if name not in files:
         card = registry.models.get(name)
+        if card.builder is None:
+            raise announced(card)
         if not card.weights:
             raise MissingError(
                 f"no weights of {card.id} are published yet.\nto make them, run: zoo train {card.id} --dataset DATASET"

@@ -142,7 +142,9 @@ class Record(_Part):
 
     @classmethod
     def read(cls, path: Path) -> Record:
-        """Read and validate a record; raises as ``parse`` does."""
+        """Read and validate a record; raises as ``parse`` does, and UsageError where there is no file."""
+        if not path.is_file():
+            raise UsageError(f"a record must be a file, but there is none at {path}; check its spelling.")
         return cls.parse(path.read_bytes(), where=str(path))
 
     @classmethod

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from zoo import registry, store
+from zoo import __version__, registry, store
 from zoo.datasets import base, recipes
 from zoo.datasets.base import Prepared, Stimulus, strings
 from zoo.errors import IntegrityError, MissingError, UsageError
@@ -199,8 +199,15 @@ def test_an_announced_dataset_says_so(call: Callable[[str], Any]) -> None:
     with pytest.raises(MissingError) as caught:
         call("eegcvpr40")
     first, second = str(caught.value).splitlines()
-    assert first == "eegcvpr40 is announced but has no converter yet, so it cannot be prepared."
-    assert second == registry.datasets.get("eegcvpr40").get
+    assert first == (
+        f"eegcvpr40 is announced but not in this release (eeg-image-zoo {__version__}): there is no converter for it, "
+        "and it is not prepared on this machine."
+    )
+    card = registry.datasets.get("eegcvpr40")
+    assert second == (
+        "to bring it: pip install --upgrade eeg-image-zoo && zoo data prepare eegcvpr40 --source PATH   "
+        f"({card.get}; {card.source})"
+    )
 
 
 def test_a_source_that_is_not_there_is_named(install: Install, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 import numpy as np
 from pydantic import ValidationError
 
-from zoo import registry, store
+from zoo import __version__, registry, store
 from zoo.errors import IntegrityError, MissingError, UsageError
 from zoo.specs import DatasetCard, EEGSpec, Split
 
@@ -152,7 +152,12 @@ def load(name: str) -> EEGDataset:
 def not_here(card: DatasetCard) -> MissingError:
     """Two lines: what is missing, and the command that brings it."""
     if card.loader is None:
-        return MissingError(f"{card.id} is announced but has no converter yet, so it cannot be prepared.\n{card.get}")
+        return MissingError(
+            f"{card.id} is announced but not in this release (eeg-image-zoo {__version__}): "
+            "there is no converter for it, and it is not prepared on this machine.\n"
+            f"to bring it: pip install --upgrade eeg-image-zoo && zoo data prepare {card.id} --source PATH   "
+            f"({card.get}; {card.source})"
+        )
     return MissingError(
         f"{card.id} is not prepared on this machine.\nzoo data prepare {card.id} --source PATH   ({card.get})"
     )

@@ -6,10 +6,11 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, get_origin, get_type_hints, overload
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -24,14 +25,20 @@ def configure(config: type[Config], overrides: dict[str, Any]) -> Config:
     """A config dataclass with some published values replaced; lists, as YAML gives them, become tuples.
 
     Raises:
-        UsageError: A key is no field of it; the message suggests one that is.
+        UsageError: A key is no field of it (the message suggests one that is), or its value is of another type.
     """
-    fields = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
-    for key in overrides:
+    fields = {field.name: field.type for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    hints = get_type_hints(config)
+    for key, value in overrides.items():
         if key not in fields:
             close = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]!r}?" if close else f"its options are: {', '.join(fields)}."
             raise UsageError(f"{config.__name__} has no option {key!r}; {hint}")
+        if get_origin(hints[key]) is not Literal:  # the config itself says which words it knows
+            try:
+                TypeAdapter(hints[key]).validate_python(value)
+            except ValidationError as error:
+                raise UsageError(f"{key} of {config.__name__} must be {fields[key]}, but is {value!r}.") from error
     return config(**{key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()})
 
 
