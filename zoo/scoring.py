@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -195,6 +195,8 @@ def _summary(
     if len(parts) == len(scores):
         per_unit = np.mean(parts, axis=0)
         interval = stats.cluster_interval(per_unit, units)
+        if interval is not None and per_unit.min() >= 0 and per_unit.max() <= 1:  # a share cannot leave [0, 1]
+            interval = replace(interval, low=max(interval.low, 0.0), high=min(interval.high, 1.0))
     elif statistic is not None and card.interval == "jackknife":
         interval = _jackknife(card, statistic, len(units))
     detail = {key: float(value) for key, value in scores[0].detail.items()}
