@@ -6,7 +6,6 @@ import dataclasses
 import errno
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -199,7 +198,8 @@ def test_sound_weights_verify(published: Path) -> None:
     result = call("weights", "verify", published)
     sha = weights.read_info(published).sha256[:16]
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == f"eeg2image: encoder, generator, discriminator from converted weights {sha}…, all tensors fit\n"
+    parts = "encoder, generator, discriminator"
+    assert result.stdout == f"eeg2image: {parts} from converted weights {sha}…, all tensors fit\n"
 
 
 def test_weights_with_another_sha256_are_exit_4(published: Path) -> None:
@@ -383,6 +383,7 @@ def test_an_empty_board_says_so_and_is_empty_json() -> None:
 # ---- interruption
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_training_is_exit_130_and_the_same_command_goes_on(cache: Path) -> None:
     tiny = ["lstm_units=[4, 8]", "encoder_steps=150", "encoder_batch_size=8", "gan_steps=1", "gan_batch_size=4"]
     tiny += ["resolution=16", "generator_width=16"]
@@ -410,7 +411,6 @@ def test_ctrl_c_in_training_is_exit_130_and_the_same_command_goes_on(cache: Path
     first = next(line for line in again.stderr.splitlines() if line.startswith("training encoder"))
     assert first.endswith(f": {reached}/150")
     assert (Path(again.stdout.strip()) / "model.safetensors").is_file()
-    shutil.rmtree(cache / "training")
 
 
 def _step(checkpoint: Path) -> int:
