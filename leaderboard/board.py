@@ -68,7 +68,7 @@ class FsBoard:
         if record.status != "ok" and not allow_partial:
             raise GateError(
                 f"a board takes complete records, but {record.id[:12]} is {record.status}; "
-                "evaluate without --limit, or push it with allow_partial to a board of your own."
+                "evaluate without --limit, or push it with --allow-partial to a board of your own."
             )
         path = f"records/{record.name}"
         if not SAFE_NAME.fullmatch(record.name):

@@ -366,7 +366,7 @@ def test_a_partial_record_is_pushed_only_if_allowed_and_once(tmp_path: Path) -> 
     record.write(tmp_path / "record.json")
     assert refused(3, "push", tmp_path / "record.json", "--board", board) == (
         f"a board takes complete records, but {record.id[:12]} is partial; "
-        "evaluate without --limit, or push it with allow_partial to a board of your own."
+        "evaluate without --limit, or push it with --allow-partial to a board of your own."
     )
     assert not list(tmp_path.rglob("board/**/*.json"))
     for _ in range(2):

@@ -490,9 +490,12 @@ def _show_board(url: str | None, *, track: str | None = None, as_json: bool = Fa
     from leaderboard.ranking import rank
     from leaderboard.table import as_json as to_json
     from leaderboard.table import render
+    from zoo.errors import UsageError
     from zoo.store import cache_dir
 
     board = FsBoard(url or str(cache_dir("board")))
+    if url is not None and "://" not in url and not Path(url).is_dir():
+        raise UsageError(f"--board must be a folder that exists or a URL, but {url} is not; check its spelling.")
     tables = rank([record for record in board.records() if track in (None, record.identity.track)])
     for problem in board.problems:
         sys.stderr.write(f"left out: {problem}\n")

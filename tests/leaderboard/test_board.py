@@ -67,7 +67,7 @@ def test_only_complete_records_are_pushed(board: FsBoard, make_record: Make, sta
         board.push(record)
     assert str(error.value) == (
         f"a board takes complete records, but {record.id[:12]} is {status}; "
-        "evaluate without --limit, or push it with allow_partial to a board of your own."
+        "evaluate without --limit, or push it with --allow-partial to a board of your own."
     )
     assert list(board.records()) == []
     board.push(record, allow_partial=True)
