@@ -14,21 +14,24 @@ import torch
 from torch import Tensor
 
 import zoo
-from zoo import stages
+from zoo import registry, scoring, stages
 from zoo.datasets.base import load
 from zoo.errors import IntegrityError, MissingError, UsageError
 from zoo.models.base import EEGEncoder
 from zoo.plan import find_track, make_plan
 from zoo.record import Record
 from zoo.runner import audit
-from zoo.specs import EEGSpec
+from zoo.specs import EEGSpec, MetricCard
 from zoo.stages import ShardsMissingError
 
 TINY = {"encoder_steps": 8, "gan_steps": 4, "encoder_batch_size": 32, "gan_batch_size": 16, "generator_width": 64}
+ABSENT = scoring._absent
 RUN = """
 import os, signal, sys
-import zoo, zoo.training
+import zoo, zoo.scoring, zoo.training
 zoo.training.SAVE_SECONDS = 0.0
+slow = lambda card: card.id == "finetuned_accuracy" or card.extractor not in (None, "pixels-16")
+zoo.scoring._absent = lambda card: "left out: it takes long" if slow(card) else None
 what, at = sys.argv[1], int(sys.argv[2])
 
 def progress(done, total, doing):
@@ -56,6 +59,17 @@ def run(cache: Path, what: str = "nothing", at: int = 0) -> int:
 def only_record(cache: Path) -> Record:
     (path,) = (cache / "board" / "records").rglob("*.json")
     return Record.read(path)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what a network must look at or is trained for; that is tested in tests/metrics."""
+
+    def absent(card: MetricCard) -> str | None:
+        slow = card.id == "finetuned_accuracy" or card.extractor not in (None, "pixels-16")
+        return "left out: it takes long" if slow else None
+
+    monkeypatch.setattr(scoring, "_absent", absent)
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +129,9 @@ def test_a_record_says_what_was_measured_and_an_unchanged_evaluation_does_no_wor
     assert record.audit.verdict == "clean"
     assert set(record.controls) == {"shuffled-eeg", "class-oracle", "nearest-train"}
     assert record.values["fid"].value is None
-    assert "zoo weights pull inception-2015-12-05" in str(record.values["fid"].reason)
-    assert record.values["judge_accuracy"].n_units == 6
-    oracle = record.controls["class-oracle"].values["judge_accuracy"].value
+    assert record.values["fid"].reason == "left out: it takes long"
+    assert record.values["pixel_judge_accuracy"].n_units == 6
+    oracle = record.controls["class-oracle"].values["pixel_judge_accuracy"].value
     assert oracle is not None
     assert oracle > 0.9  # real pictures of the right class
     assert record.provenance.trained_on == ("phantom",)
@@ -137,7 +151,7 @@ def test_the_per_unit_values_average_to_the_value(uninterrupted: Path) -> None:
 
     path = next((uninterrupted / "board" / "records").rglob("*.json"))
     table = pq.read_table(path.with_suffix(".units.parquet")).to_pylist()
-    for metric in ("judge_accuracy", "logistic_accuracy", "kmeans_accuracy"):
+    for metric in ("pixel_judge_accuracy", "logistic_accuracy", "kmeans_accuracy"):
         rows = [row["value"] for row in table if (row["system"], row["metric"]) == ("model", metric)]
         assert np.mean(rows) == pytest.approx(only_record(uninterrupted).values[metric].value)
 
@@ -221,3 +235,11 @@ def test_find_track_falls_back_to_an_unreleased_one() -> None:
     split = data.split("subject-out").model_copy(update={"id": "mine@0"})
     assert find_track(data, split).id == "reconstruction/phantom.mine@0"
     assert find_track(data, data.split("subject-out")).id == "reconstruction/phantom.subject-out@1"
+
+
+def test_metrics_without_their_weights_are_null_with_the_command_that_brings_them() -> None:
+    assert ABSENT(registry.metrics.get("fid")) == (
+        "weights-inception-2015-12-05-6726825d.pth is not on this machine. "
+        "to fetch it, run: zoo weights pull inception-2015-12-05"
+    )
+    assert ABSENT(registry.metrics.get("judge_accuracy")) is None
