@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import fsspec
+from fsspec.registry import known_implementations
 
 from zoo.errors import GateError, IntegrityError, MissingError, UnknownNameError, UsageError, ZooError
 from zoo.record import Record
@@ -45,14 +47,19 @@ class FsBoard:
     """
 
     def __init__(self, url: str | Path) -> None:
-        try:
-            self._fs, root = fsspec.core.url_to_fs(str(url))
-        except ImportError as error:
-            raise MissingError(f"a board at {url} needs a package that is not here: {error}.") from error
-        except ValueError as error:
-            raise UsageError(
-                f"a board must be a folder or a URL that fsspec opens, not {str(url)!r}: {error}."
-            ) from error
+        self._url = str(url)
+        with self._answering():
+            try:
+                self._fs, root = fsspec.core.url_to_fs(self._url)
+            except ImportError as error:
+                raise MissingError(
+                    f"a board at {url} needs a package that is not on this machine.\n"
+                    f"to install it, run: pip install {_package(self._url)}"
+                ) from error
+            except ValueError as error:
+                raise UsageError(
+                    f"a board must be a folder or a URL that fsspec opens, not {self._url!r}: {error}."
+                ) from error
         self._root = root.rstrip("/")
         self._local = "file" in ((self._fs.protocol,) if isinstance(self._fs.protocol, str) else self._fs.protocol)
         self.problems: list[str] = []
@@ -115,25 +122,46 @@ class FsBoard:
     def _create(self, path: str, data: bytes) -> None:
         """Write a file that is not there; the same bytes again are fine, others are not."""
         where = f"{self._root}/{path}"
+        with self._answering():
+            try:
+                if self._local and not self._fs.exists(where):
+                    write_bytes(Path(where), data)  # two writers of a name bring the same bytes: it is their hash
+                    return
+                self._fs.pipe_file(where, data, mode="create")
+            except FileExistsError:
+                if self._fs.cat_file(where) != data:
+                    raise IntegrityError(f"{where} is there already with other content; nothing was written.") from None
+            except OSError as error:
+                raise ZooError(f"{where} could not be written ({error}); check that you may write there.") from error
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Around what a service is asked: every client library has errors of its own, which are no ``OSError``.
+
+        Raises:
+            MissingError: It did not do what was asked.
+        """
         try:
-            if self._local and not self._fs.exists(where):
-                write_bytes(Path(where), data)  # two writers of one name bring the same bytes: the name is their hash
-                return
-            self._fs.pipe_file(where, data, mode="create")
-        except FileExistsError:
-            if self._fs.cat_file(where) != data:
-                raise IntegrityError(f"{where} is there already with other content; nothing was written.") from None
-        except OSError as error:
-            raise ZooError(f"{where} could not be written ({error}); check that you may write there.") from error
+            yield
+        except (ZooError, OSError):
+            raise
+        except Exception as error:
+            if "://" not in self._url:
+                raise
+            raise MissingError(
+                f"the board at {self._url} did not answer ({type(error).__name__}: {error}); "
+                "check its address, your rights there and the network."
+            ) from error
 
     def _files(self) -> list[tuple[str, dict[str, Any]]]:
         """Path below ``records/`` and fsspec's description of every record file."""
         top = f"{self._root}/records"
         self._fs.invalidate_cache()
-        try:
-            found = self._fs.find(top, detail=True)
-        except FileNotFoundError:
-            return []
+        with self._answering():
+            try:
+                found = self._fs.find(top, detail=True)
+            except FileNotFoundError:
+                return []
         listed = {path.removeprefix(top).lstrip("/"): info for path, info in found.items()}
         return sorted((path, info) for path, info in listed.items() if path.endswith(".json"))
 
@@ -144,10 +172,19 @@ class FsBoard:
                 raise UsageError(f"records/{path} is a link that leaves the board.")
             if (size := info.get("size") or 0) > MAX_BYTES:
                 raise UsageError(f"records/{path} has {size} bytes, more than the {MAX_BYTES} of any record.")
-            record = Record.parse(self._fs.cat_file(info["name"], end=MAX_BYTES), where=f"records/{path}")
+            with self._answering():
+                data = self._fs.cat_file(info["name"], end=MAX_BYTES)
+            record = Record.parse(data, where=f"records/{path}")
             if record.name != path:
                 raise IntegrityError(f"records/{path} holds another record, {record.name}: it was changed or moved.")
         except (ZooError, OSError) as error:
             self.problems.append(str(error))
             return None
         return record
+
+
+def _package(url: str) -> str:
+    """What pip must install for the protocol of ``url``: the package that opens it, or an extra of fsspec."""
+    protocol = url.partition("://")[0].rpartition("::")[2]
+    module = str(known_implementations[protocol]["class"]).partition(".")[0]
+    return f"'fsspec[{protocol}]'" if module == "fsspec" else module

@@ -118,7 +118,7 @@ def _table(records: list[Record]) -> Table:
     runs: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         runs[record.id].append(record)
-    rows = [_entry(sorted(same, key=_preference)) for same in runs.values()]
+    rows = [_entry(sorted(same, key=preference)) for same in runs.values()]
     scored = [row for row in rows if row.headline.value is not None]
     newest = max(records, key=lambda r: (_headline(r).value is not None, bool(r.controls), _created(r), r.run))
     known = scored[0].headline if scored else _headline(newest)
@@ -138,7 +138,11 @@ def _table(records: list[Record]) -> Table:
 
 
 def _ranked(rows: list[Row]) -> tuple[Row, ...]:
-    """Best first. An entry ties with the leader of the current group while their intervals overlap."""
+    """Best first. An entry ties with the leader of the current group while their intervals overlap.
+
+    A sharper rule would separate equal models too often, since the leader is the luckiest of several: the error is
+    measured in docs/statistics.md, for a paired test against the leader too. ``compare`` tests a pair named beforehand.
+    """
     ranked: list[Row] = []
     leader, tie = None, 0
     for place, row in enumerate(sorted(rows, key=_best_first), start=1):
@@ -221,7 +225,8 @@ def _margin(record: Record, headline: Value) -> float | None:
     return better(headline.value, other.value, higher_is_better=headline.higher_is_better)
 
 
-def _preference(record: Record) -> tuple[bool, datetime, str]:
+def preference(record: Record) -> tuple[bool, datetime, str]:
+    """Order of the runs of one identity: the smallest, the first complete run, stands for it."""
     return _headline(record).value is None, _created(record), record.run
 
 

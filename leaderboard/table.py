@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table as Grid
@@ -13,20 +13,26 @@ from rich.text import Text
 
 from leaderboard.ranking import Row, Table
 
+if TYPE_CHECKING:
+    from leaderboard.compare import Comparison, Difference
+
 COLOURS = {"clean": "green", "suspect": "yellow", "confounded": "bold red", "unknown": "dim"}
 PER_GRID = 5
 """Other metrics side by side: what 80 columns hold."""
 
 
-def render(tables: list[Table]) -> RenderableType:
+def render(tables: list[Table], metrics: Sequence[str] = ()) -> RenderableType:
     """All tables below one another; every verdict is a word, so nothing is lost without colour.
 
     A row shows rank (``=`` marks a tie), model, headline with its interval, margin over shuffled EEG, audit verdict and
-    how the checkpoint was selected; the other metrics follow. The split, the same for all rows, stands in the title.
+    how the checkpoint was selected. The split, the same for all rows, stands in the title.
+
+    Args:
+        metrics: Further metrics to show, where the table has them.
     """
     if not tables:
         return Text("No records yet.")
-    return Group(*(part for table in tables for part in _parts(table)))
+    return Group(*(part for table in tables for part in _parts(table, metrics)))
 
 
 def as_json(tables: list[Table]) -> list[dict[str, Any]]:
@@ -42,12 +48,67 @@ def as_json(tables: list[Table]) -> list[dict[str, Any]]:
     ]
 
 
+def render_comparison(comparison: Comparison) -> RenderableType:
+    """Two sides metric by metric: what differs and how sure that is, then what the numbers rest on."""
+    tests, spreads = Grid(box=None, padding=(0, 2, 0, 0)), Grid(box=None, padding=(0, 2, 0, 0))
+    for grid, names in (
+        (tests, ("", "A", "B", "A - B", "p units", "p seeds", "p", "better")),
+        (spreads, ("", "units", "trials", "d_z", "samples A", "samples B", "seeds A", "seeds B")),
+    ):
+        for name in names:
+            grid.add_column(name, justify="right" if name not in ("", "better") else "left", overflow="fold")
+    for pair in comparison.differences:
+        label = _text(
+            _labelled(pair.metric, pair.higher_is_better), "bold" if pair.metric == comparison.headline else ""
+        )
+        tests.add_row(
+            label,
+            _number(pair.a),
+            _number(pair.b),
+            _span(pair),
+            *(_known(p) for p in (pair.p_units, pair.p_seeds, pair.p)),
+            _verdict(pair),
+        )
+        known = (pair.n_units, pair.n_trials, pair.effect, *pair.samples, *pair.seeds)
+        spreads.add_row(label, *map(_known, known))
+    reasons = [f"{pair.metric}: {pair.reason}." for pair in comparison.differences if pair.reason is not None]
+    return Group(
+        _text(comparison.track, "bold"),
+        *(
+            _text(f"{side}  {name}" + (f", one of {n} seeds" if n > 1 else ""))
+            for side, name, n in zip("AB", (comparison.a, comparison.b), comparison.n_seeds, strict=True)
+        ),
+        tests,
+        Text(
+            "\nspread of the value between samples of one training, and between trainings (standard deviations)", "dim"
+        ),
+        spreads,
+        *(_text(sentence, "dim") for sentence in reasons),
+        *(_text(note, "yellow") for note in comparison.notes),
+    )
+
+
+def _known(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _span(pair: Difference) -> Text:
+    text = Text(f"{pair.difference:+.3g}")
+    return text if pair.interval is None else text.append(f" [{pair.interval[0]:+.3g}, {pair.interval[1]:+.3g}]", "dim")
+
+
+def _verdict(pair: Difference) -> Text:
+    if pair.shown is None or pair.better is None:
+        return Text("")
+    return Text(pair.better.upper(), "green") if pair.shown else Text("not shown", "dim")
+
+
 def _row_json(row: Row) -> dict[str, Any]:
     values = {name: value.model_dump(mode="json") for name, value in row.values.items()}
     return {**asdict(row), "headline": row.headline.model_dump(mode="json"), "values": values}
 
 
-def _parts(table: Table) -> Iterator[RenderableType]:
+def _parts(table: Table, metrics: Sequence[str]) -> Iterator[RenderableType]:
     """Title, ranks, other metrics, reasons of what has no score, notes."""
     flag = Text("  CONFOUNDED", COLOURS["confounded"]) if table.confounded else Text()
     yield _text(table.track, "bold") + flag
@@ -55,10 +116,15 @@ def _parts(table: Table) -> Iterator[RenderableType]:
     rows = (*table.entries, *table.controls)
     if rows:
         yield _ranks(table)
-    others = sorted({name for row in rows for name in row.values} - {table.metric})
+    if len(table.entries) > len({row.tie for row in table.entries}):
+        yield Text("=: intervals overlap; 'zoo compare A B' tests a pair on the trials they share", "dim")
+    known = {name for row in rows for name, value in row.values.items() if value.value is not None} - {table.metric}
+    others = [name for name in metrics if name in known]
     for start in range(0, len(others), PER_GRID):
         yield Text()
         yield _others(table, others[start : start + PER_GRID])
+    if left := len(known - {*others}):
+        yield Text(f"{left} more metrics: --metric NAME shows one, --json all", "dim")
     for row in table.unscored:
         yield _text(f"{row.name} {row.record[:7]} has no score: {row.headline.reason}")
     for note in table.notes:

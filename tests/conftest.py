@@ -1,16 +1,21 @@
-"""Shared by all tests: an empty cache of their own, no network, and the data beside a checkout if it is there."""
+"""Shared by all tests: an empty cache of their own, no network, small records, and the data beside a checkout."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read at import by huggingface_hub, so before anything imports it
 os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 
 import pytest
 
+from zoo.record import Audit, Cost, Identity, Provenance, Record, System, Value
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+SHA = "0" * 64
 
 
 @pytest.fixture(autouse=True)
@@ -27,3 +32,78 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs ../shared (parity fixtures and real recordings), which this checkout does not have")
     return SHARED
+
+
+def build_record(
+    model: str = "alpha",
+    score: float | None = 0.5,
+    *,
+    interval: tuple[float, float] | None = None,
+    higher: bool | None = True,
+    signature: str | None = "accuracy|v1",
+    shuffled: float | None = 0.1,
+    verdict: Any = "clean",
+    created: str = "2026-01-01T00:00:00+00:00",
+    status: Any = "ok",
+    error: str | None = None,
+    values: dict[str, Value] | None = None,
+    units_sha256: str | None = None,
+    selection: str = "validation",
+    complete: bool = True,
+    **identity: Any,
+) -> Record:
+    """A record as small as it can be: only what a test names differs between two of them."""
+
+    def value(number: float | None, span: tuple[float, float] | None = None) -> Value:
+        reason = "too few trials" if number is None else None
+        return Value(value=number, reason=reason, signature=signature, higher_is_better=higher, interval=span)
+
+    of: dict[str, Any] = {
+        "track": "reconstruction/phantom.subject-out@1",
+        "track_sha256": SHA,
+        "dataset": "phantom",
+        "trials_fingerprint": SHA,
+        "eeg_sha256": SHA,
+        "stimuli_sha256": SHA,
+        "split": "subject-out@1",
+        "split_sha256": SHA,
+        "model": model,
+        "config": {},
+        "weights_sha256": SHA,
+        "seed": 0,
+        "replicates": 3,
+        "limit": None,
+        "metrics": ("accuracy|v1",),
+        "zoo": "0.1.0",
+    }
+    return Record(
+        status=status,
+        error=error,
+        identity=Identity(**{**of, **identity}),
+        audit=Audit(verdict=verdict, evidence={}, sentences=()) if verdict else None,
+        headline="accuracy",
+        values={"accuracy": value(score, interval), **(values or {})} if status != "failed" else {},
+        controls={"shuffled-eeg": System(values={"accuracy": value(shuffled)})},
+        units_sha256=units_sha256,
+        provenance=Provenance(
+            created=created,
+            command="zoo eval",
+            git=None,
+            dirty=None,
+            device="cpu",
+            hardware="a computer",
+            threads=1,
+            packages={},
+            weights_source="trained",
+            trained_on=("phantom",),
+            selection=selection,
+            stimuli_source="generated",
+            dataset_complete=complete,
+        ),
+        cost=Cost(seconds=1.0, n_parameters=10, images_per_second=None, peak_memory_mb=None),
+    )
+
+
+@pytest.fixture
+def make_record() -> Callable[..., Record]:
+    return build_record

@@ -262,8 +262,10 @@ def test_other_places_never_see_the_token(server: Server, on_hub: File) -> None:
 def test_offline_nothing_is_asked(server: Server, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     server.files["/x.bin"] = DATA
     monkeypatch.setenv("HF_HUB_OFFLINE", value)
-    assert failure(at(server), MissingError) == (
-        "sub/x.bin is not on this machine and the network is off (HF_HUB_OFFLINE or --offline)."
+    file = at(server)
+    assert failure(file, MissingError) == (
+        "sub/x.bin is not on this machine and the network is off (HF_HUB_OFFLINE or --offline); "
+        f"run the same command with the network on, or copy the file to {local_path(file)}."
     )
     assert server.requests == []
 

@@ -7,32 +7,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from tests.conftest import build_record
 from zoo.errors import IntegrityError, UsageError
 from zoo.record import Audit, Record, Value
 from zoo.store import digest
 
-SHA = "0" * 64
-IDENTITY: dict[str, Any] = {
-    "track": "reconstruction/phantom.subject-out@1",
-    "track_sha256": SHA,
-    "dataset": "phantom",
-    "trials_fingerprint": SHA,
-    "eeg_sha256": SHA,
-    "stimuli_sha256": SHA,
-    "split": "subject-out@1",
-    "split_sha256": SHA,
-    "model": "eeg2image",
-    "config": {"width": 64, "rates": [0.1, 0.2]},
-    "weights_sha256": SHA,
-    "seed": 0,
-    "replicates": 3,
-    "limit": None,
-    "metrics": ["fid|v1", "kid|v1"],
-    "zoo": "0.1.0",
-}
 CONTENT: dict[str, Any] = {
-    "status": "ok",
-    "identity": IDENTITY,
+    **build_record(
+        "eeg2image", config={"width": 64, "rates": [0.1, 0.2]}, metrics=("fid|v1", "kid|v1"), units_sha256="0" * 64
+    ).model_dump(mode="json"),
     "audit": {"verdict": "suspect", "evidence": {"auc": 0.7, "why": "drift", "p": None}, "sentences": ["Drift."]},
     "headline": "fid",
     "values": {
@@ -48,24 +31,8 @@ CONTENT: dict[str, Any] = {
         "ssim": {"value": None, "reason": "only the class is shared"},
     },
     "controls": {"shuffled-eeg": {"values": {"fid": {"value": 180.0}}}},
-    "units_sha256": SHA,
-    "provenance": {
-        "created": "2026-01-01T00:00:00+00:00",
-        "command": "zoo eval eeg2image",
-        "git": None,
-        "dirty": None,
-        "device": "cpu",
-        "hardware": "a computer",
-        "threads": 1,
-        "packages": {"torch": "2.6"},
-        "weights_source": "trained",
-        "trained_on": ["phantom"],
-        "selection": "validation",
-        "stimuli_source": "generated",
-        "dataset_complete": True,
-    },
-    "cost": {"seconds": 1.5, "n_parameters": 10, "images_per_second": 2.0, "peak_memory_mb": None},
 }
+IDENTITY: dict[str, Any] = CONTENT["identity"]
 
 
 def changed(where: str, new: Any) -> dict[str, Any]:

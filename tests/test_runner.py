@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -14,11 +15,11 @@ import torch
 from torch import Tensor
 
 import zoo
-from zoo import registry, scoring, stages
+from zoo import images, registry, scoring, stages
 from zoo.datasets.base import load
 from zoo.errors import IntegrityError, MissingError, UsageError
 from zoo.models.base import EEGEncoder
-from zoo.plan import find_track, make_plan
+from zoo.plan import CONTROLS, find_track, make_plan
 from zoo.record import Record
 from zoo.runner import audit
 from zoo.specs import EEGSpec, MetricCard
@@ -115,8 +116,9 @@ def fresh(cache: Path) -> None:
     """Forget every stage, keep data and weights."""
     import shutil
 
-    for kind in ("eeg-features", "generations", "image-features", "finetuned"):
-        shutil.rmtree(cache / kind, ignore_errors=True)
+    for path in cache.iterdir():
+        if path.name not in ("datasets", "weights", "training", "board"):
+            shutil.rmtree(path)
 
 
 def test_a_record_says_what_was_measured_and_an_unchanged_evaluation_does_no_work(
@@ -127,7 +129,7 @@ def test_a_record_says_what_was_measured_and_an_unchanged_evaluation_does_no_wor
     assert record.status == "partial"  # --limit
     assert record.audit is not None
     assert record.audit.verdict == "clean"
-    assert set(record.controls) == {"shuffled-eeg", "class-oracle", "nearest-train"}
+    assert set(record.controls) == set(CONTROLS)
     assert record.values["fid"].value is None
     assert record.values["fid"].reason == "left out: it takes long"
     assert record.values["pixel_judge_accuracy"].n_units == 6
@@ -144,6 +146,91 @@ def test_a_record_says_what_was_measured_and_an_unchanged_evaluation_does_no_wor
     monkeypatch.setattr(stages.Stage, "fill", refuse)
     again = zoo.evaluate("eeg2image.small", "phantom", device="cpu", limit=120, replicates=1)
     assert again.run == record.run
+
+
+def test_every_image_is_seen_once_whatever_the_metrics(
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZOO_CACHE", str(uninterrupted))
+    fresh(uninterrupted)
+    seen: list[int] = []
+    load_one = images._extractor
+
+    def counting(name: str, device: str) -> object:
+        def look(pictures: np.ndarray) -> object:
+            seen.append(len(pictures))
+            return load_one(name, device)(pictures)
+
+        return look
+
+    monkeypatch.setattr(images, "_extractor", counting)
+    options = {"device": "cpu", "limit": 120, "replicates": 1, "again": True, "output_dir": tmp_path}
+    record = zoo.evaluate("eeg2image.small", "phantom", **options)
+    measured = [name for name, value in record.values.items() if value.value is not None]
+    assert len([name for name in measured if registry.metrics.get(name).extractor == "pixels-16"]) > 1
+    makers = 5  # the model and the four controls that give its generator something else; the others show real pictures
+    data = load("phantom")
+    real = sum(data.stimulus_rows(data.split(), role).size for role in ("train", "test"))
+    assert sum(seen) == real + 120 * makers + 1  # and the mean picture
+    seen.clear()
+    zoo.evaluate("eeg2image.small", "phantom", **options)
+    assert not seen
+
+
+def test_a_changed_metric_computes_itself_alone_and_imports_no_torch(uninterrupted: Path, tmp_path: Path) -> None:
+    board = tmp_path / "board"
+    zoo_cache = {**os.environ, "ZOO_CACHE": str(uninterrupted)}
+    code = (
+        "import sys, zoo.scoring\n"
+        "slow = lambda card: card.id == 'finetuned_accuracy' or card.extractor not in (None, 'pixels-16')\n"
+        "zoo.scoring._absent = lambda card: 'left out: it takes long' if slow(card) else None\n"
+        "computed, compute = [], zoo.scoring._compute\n"
+        "def counting(card, side, name):\n"
+        "    computed.append(card.id)\n"
+        "    return compute(card, side, name)\n"
+        "zoo.scoring._compute = counting\n"
+        f"options = {{'device': 'cpu', 'limit': 120, 'replicates': 1, 'output_dir': {str(board)!r}}}\n"
+        "zoo.evaluate('eeg2image.small', 'phantom', **options)\n"
+        "print('torch' in sys.modules, *sorted(set(computed)))\n"
+    )
+    for expected, changed in (("False", ()), ("False copy_rate-pixels-16", uninterrupted.glob("scores/*/copy_rate-*"))):
+        for path in changed:
+            path.unlink()
+        for path in board.glob("records/**/*.json"):
+            path.unlink()
+        done = subprocess.run([sys.executable, "-c", code], env=zoo_cache, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == expected
+
+
+def test_one_changed_pixel_is_another_picture(uninterrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOO_CACHE", str(uninterrupted))
+    plan = make_plan("eeg2image.small", "phantom", device="cpu", limit=120, replicates=1)
+
+    def pictures() -> stages.Stage:
+        """What the extractor sees in the real pictures."""
+        test, train = (np.ones((rows.size, 2), np.float32) for rows in (plan.test_rows, plan.train_rows))
+        return images.Images(plan, {"model": lambda: test}, lambda: train)._real["pixels-16"]
+
+    before = pictures()
+    before.fill(plan.work)
+    known = before.rows()[:]
+    pixels = plan.data.stimulus_pixels
+
+    def changed(rows: np.ndarray) -> list[np.ndarray]:
+        found = [picture.copy() for picture in pixels(rows)]
+        found[0][0, 0, 0] ^= 1
+        return found
+
+    table = plan.data.stimuli
+    altered = table.sha256.copy()
+    altered[0] = "0" * 64
+    monkeypatch.setattr(plan.data, "stimulus_pixels", changed)
+    monkeypatch.setitem(plan.data.__dict__, "stimuli", dataclasses.replace(table, sha256=altered))
+    monkeypatch.delitem(plan.data.__dict__, "stimuli_sha256", raising=False)
+    after = pictures()
+    after.fill(plan.work)
+    assert not np.array_equal(after.rows()[:], known)
 
 
 def test_the_per_unit_values_average_to_the_value(uninterrupted: Path) -> None:
@@ -212,7 +299,7 @@ def test_without_weights_two_lines_say_what_to_do() -> None:
         "no weights of eeg2image.small for phantom, split stimulus-out@1, seed 0, are on this machine.\n"
         "to make them, run: zoo train eeg2image.small --dataset phantom --split stimulus-out@1 --seed 0"
     )
-    with pytest.raises(MissingError, match=r"^thoughtviz is announced but not in this release .*\nto bring it: pip"):
+    with pytest.raises(MissingError, match=r"^thoughtviz is announced but not in .*\nto install it, run: pip"):
         zoo.load("thoughtviz")
 
 
@@ -234,7 +321,7 @@ def test_find_track_falls_back_to_an_unreleased_one() -> None:
     data = load("phantom")
     split = data.split("subject-out").model_copy(update={"id": "mine@0"})
     assert find_track(data, split).id == "reconstruction/phantom.mine@0"
-    assert find_track(data, data.split("subject-out")).id == "reconstruction/phantom.subject-out@1"
+    assert find_track(data, data.split("subject-out")).id == "reconstruction/phantom.subject-out@2"  # the newest
 
 
 def test_metrics_without_their_weights_are_null_with_the_command_that_brings_them() -> None:

@@ -5,9 +5,24 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from scipy.stats import t
+from scipy.stats import binom, t, ttest_ind
 
-from zoo.stats import MANY, Interval, cluster_interval, jackknife_interval, keyed_rng, sign_flip_test
+from zoo.stats import (
+    EXACT,
+    MANY,
+    Interval,
+    cluster_error,
+    cluster_interval,
+    hierarchical_interval,
+    holm,
+    jackknife_interval,
+    keyed_rng,
+    p_against_chance,
+    paired_effect,
+    sign_flip_test,
+    smallest_p,
+    welch_p,
+)
 
 Array = np.ndarray
 
@@ -85,6 +100,69 @@ def test_the_order_of_trials_and_the_names_of_units_do_not_matter(n_units: int) 
     assert (first.low, first.high) == pytest.approx((second.low, second.high), rel=1e-9)
 
 
+def test_the_error_of_equal_clusters_is_that_of_their_means() -> None:
+    values, units = clustered(np.random.default_rng(0), 7, np.full(7, 5))
+    means = values.reshape(7, 5).mean(axis=1)
+    assert cluster_error(values, units) == pytest.approx(means.std(ddof=1) / np.sqrt(7), rel=1e-12)
+
+
+# ---- hierarchical_interval
+
+
+def nested(rng: np.random.Generator, spreads: tuple[float, float, float]) -> tuple[Array, Array, Array]:
+    """Values of mean 0, unit and stimulus: six units see six stimuli of their own four times each."""
+    unit, stimulus = np.repeat(np.arange(6), 24), np.tile(np.repeat(np.arange(6), 4), 6)
+    parts = (rng.normal(size=6)[unit], rng.normal(size=(6, 6))[unit, stimulus], rng.normal(size=unit.size))
+    return sum(spread * part for spread, part in zip(spreads, parts, strict=True)), unit, stimulus
+
+
+def test_the_hierarchical_bootstrap_has_the_variance_of_its_three_levels() -> None:
+    # Davison & Hinkley (1997), section 3.8: each level adds its plug-in variance over the number of draws at that level
+    values, unit, stimulus = nested(np.random.default_rng(0), (1.0, 1.0, 1.0))
+    cells = values.reshape(6, 6, 4)
+    variance = (
+        cells.mean(axis=(1, 2)).var() / 6
+        + cells.mean(axis=2).var(axis=1).mean() / 36
+        + cells.var(axis=2).mean() / values.size
+    )
+    found = hierarchical_interval(values, [unit, stimulus], n_boot=20_000)
+    assert found is not None
+    assert (found.method, found.n_units) == ("bootstrap over 3 levels", 6)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * np.sqrt(variance), rel=0.03)  # quantiles of 20,000 draws
+    assert (found.low + found.high) / 2 == pytest.approx(values.mean(), abs=0.1 * np.sqrt(variance))
+
+
+def test_units_of_one_trial_are_drawn_as_the_plain_bootstrap_draws_them() -> None:
+    values = np.random.default_rng(0).normal(size=MANY)
+    found = hierarchical_interval(values, [np.arange(MANY)], n_boot=20_000)
+    plain = cluster_interval(values, np.arange(MANY), n_boot=20_000)
+    assert found is not None
+    assert plain is not None
+    assert (found.low, found.high) == pytest.approx((plain.low, plain.high), abs=0.01)
+
+
+def test_a_stimulus_is_read_within_its_unit() -> None:
+    values, unit, stimulus = nested(np.random.default_rng(0), (1.0, 1.0, 1.0))
+    same = hierarchical_interval(values, [unit, stimulus], n_boot=50)
+    assert hierarchical_interval(values, [unit, 6 * unit + stimulus], n_boot=50) == same
+    assert hierarchical_interval(values, [unit, stimulus], n_boot=50, seed=1) != same
+    assert hierarchical_interval(values, [np.zeros(values.size), stimulus]) is None
+
+
+def test_records_carry_t_since_the_hierarchical_bootstrap_depends_on_what_nobody_knows() -> None:
+    covered = {}
+    for spreads in ((1.0, 1.0, 1.0), (0.0, 0.0, 1.0)):
+        rng, hits, runs = np.random.default_rng(0), np.zeros(2), 200
+        for _ in range(runs):
+            values, unit, stimulus = nested(rng, spreads)
+            found = cluster_interval(values, unit), hierarchical_interval(values, [unit, stimulus], n_boot=200)
+            hits += [one is not None and one.low <= 0 <= one.high for one in found]
+        covered[spreads] = hits / runs
+    assert covered[1.0, 1.0, 1.0][1] < 0.925  # where units differ; 2,000 runs in docs/statistics.md
+    assert covered[0.0, 0.0, 1.0][1] > 0.975  # where they do not
+    assert all(0.92 <= by_t <= 0.98 for by_t, _ in covered.values())  # standard error 0.015
+
+
 # ---- jackknife_interval
 
 
@@ -126,6 +204,35 @@ def test_every_row_is_left_out_once() -> None:
 def test_too_few_rows_have_no_jackknife() -> None:
     assert jackknife_interval(mean_of(np.ones(19)), 19) is None
     assert jackknife_interval(mean_of(np.ones(20)), 20) == Interval(1.0, 1.0, "jackknife, 10 groups", 10)
+
+
+def test_the_jackknife_of_units_leaves_out_whole_ones() -> None:
+    # equal units: the t interval of their means, whatever the names and the order of rows
+    values, units = clustered(np.random.default_rng(0), 7, np.full(7, 5))
+    half = t.ppf(0.975, 6) * values.reshape(7, 5).mean(axis=1).std(ddof=1) / np.sqrt(7)
+    order = np.random.default_rng(1).permutation(35)
+    for rows in (np.arange(35), order):
+        named = np.array([f"sub-{unit}" for unit in units[rows]])
+        found = jackknife_interval(mean_of(values[rows]), 35, units=named)
+        assert found is not None
+        assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), rel=1e-9)
+        assert (found.method, found.n_units) == ("jackknife, 7 groups of units", 7)
+    many = jackknife_interval(mean_of(values), 35, units=np.arange(35) // 2)
+    assert many is not None
+    assert (many.method, many.n_units) == ("jackknife, 10 groups of units", 18)
+    assert jackknife_interval(mean_of(values), 35, units=np.zeros(35)) is None
+
+
+def test_only_the_jackknife_of_units_covers_where_trials_are_not_independent() -> None:
+    rng, runs, hits = np.random.default_rng(1), 600, np.zeros(2)
+    for _ in range(runs):
+        values, units = clustered(rng, 12, rng.integers(10, 31, size=12))
+        for i, of in enumerate((None, units)):
+            found = jackknife_interval(mean_of(values), values.size, units=of)
+            assert found is not None
+            hits[i] += found.low <= 0 <= found.high
+    assert hits[0] / runs < 0.6
+    assert 0.92 <= hits[1] / runs <= 0.975
 
 
 # ---- sign_flip_test
@@ -180,9 +287,105 @@ def test_no_effect_is_called_one_in_five_of_a_hundred(n_units: int) -> None:
     assert 0.025 <= np.mean(np.array(found) <= 0.05) <= 0.075  # standard error 0.009; trials flipped alone: 0.16
 
 
+@pytest.mark.parametrize(
+    ("differences", "p"), [([1.0, 1.0, 1.0], 1 / 8), ([-1.0, -1.0, -1.0], 1.0), ([3.0, 1.0, -1.0], 3 / 8)]
+)
+def test_one_sided_values_by_hand(differences: list[float], p: float) -> None:
+    assert sign_flip_test(np.array(differences), np.arange(3), alternative="greater") == p
+
+
+@pytest.mark.parametrize("n_units", [2, 5, EXACT, EXACT + 1, 30])
+def test_the_smallest_p_is_that_of_units_which_all_agree(n_units: int) -> None:
+    least = sign_flip_test(np.ones(n_units), np.arange(n_units))
+    # 10,000 draws of 14 units hit one of the two extremes now and then
+    assert smallest_p(n_units) == least if n_units != EXACT + 1 else smallest_p(n_units) <= least < 5e-4
+
+
 def test_a_clear_effect_is_found() -> None:
     rng = np.random.default_rng(0)
     assert sign_flip_test(rng.normal(2.0, 1.0, size=40), np.repeat(np.arange(10), 4)) == 2 / 2**10
+
+
+# ---- p_against_chance
+
+
+@pytest.mark.parametrize(("hits", "n", "chance"), [(9, 20, 0.25), (5, 20, 0.25), (0, 20, 0.25), (8, 120, 1 / 40)])
+def test_independent_hits_are_tested_by_the_exact_binomial(hits: int, n: int, chance: float) -> None:
+    found = p_against_chance(np.arange(n) < hits, np.arange(n), chance)
+    assert found is not None
+    assert found.p == pytest.approx(float(binom.sf(hits - 1, n, chance)), rel=1e-12)
+    assert (found.method, found.n_units) == ("exact binomial", n)
+
+
+def test_trials_of_common_units_are_not_independent() -> None:
+    # six subjects all above chance: 1 of 2^6 sign patterns, however many trials each has
+    for n_trials in (2, 50):
+        units = np.repeat(np.arange(6), n_trials)
+        found = p_against_chance(np.tile([1.0, 0.0], 3 * n_trials), units, 0.25)
+        assert found is not None
+        assert (found.p, found.method, found.n_units) == (1 / 64, "sign flips of units", 6)
+
+
+def test_values_that_are_no_hits_are_flipped_trial_by_trial() -> None:
+    found = p_against_chance(np.array([0.6, 0.9, 0.7, 0.8]), np.arange(4), 0.5)
+    assert found is not None
+    assert (found.p, found.method) == (1 / 16, "sign flips of units")
+
+
+@pytest.mark.parametrize("n_trials", [1, 7])
+def test_errors_below_chance_are_as_good_as_hits_above_it(n_trials: int) -> None:
+    rng = np.random.default_rng(0)
+    units = np.repeat(np.arange(10), n_trials)
+    hits = (rng.random(units.size) < 0.7).astype(float)
+    better = p_against_chance(hits, units, 0.3)
+    assert better is not None
+    assert better.p < 0.5
+    mirrored = p_against_chance(1 - hits, units, 0.7, higher_is_better=False)
+    assert mirrored is not None
+    assert mirrored.p == pytest.approx(better.p, rel=1e-9)
+
+
+def test_one_subject_has_no_p_against_chance() -> None:
+    assert p_against_chance(np.ones(50), np.zeros(50), 0.1) is None
+
+
+# ---- holm, welch_p, paired_effect
+
+
+@pytest.mark.parametrize(
+    ("p", "adjusted"),
+    [
+        ([0.01, 0.02, 0.04], [0.03, 0.04, 0.04]),  # times 3, 2, 1
+        ([0.01, 0.011, 0.9], [0.03, 0.03, 0.9]),  # 2 · 0.011 falls below its predecessor, which it may not
+        ([0.5, 0.6], [1.0, 1.0]),
+        ([0.04], [0.04]),
+        ([], []),
+    ],
+)
+def test_holm_by_hand_in_any_order(p: list[float], adjusted: list[float]) -> None:
+    for order in itertools.permutations(range(len(p))):
+        found = holm(np.array(p)[list(order)])
+        assert found.tolist() == pytest.approx(np.array(adjusted)[list(order)].tolist(), rel=1e-12)
+
+
+def test_two_variances_give_welchs_test() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.5, 1, 5), rng.normal(0, 3, 8)
+    parts = [(values.var(ddof=1) / values.size, values.size - 1) for values in (a, b)]
+    expected = ttest_ind(a, b, equal_var=False).pvalue
+    assert welch_p(a.mean() - b.mean(), parts) == pytest.approx(expected, rel=1e-12)
+    assert welch_p(0.0, parts) == 1.0
+    assert welch_p(1.0, [(0.0, 3), (0.0, 4)]) is None
+
+
+def test_the_effect_is_that_of_unit_means() -> None:
+    # means 1 and 3: mean 2, standard deviation √2; the third trial of b weighs no more than the first
+    differences, units = np.array([0.0, 2.0, 3.0, 3.0, 3.0]), np.array(["a", "a", "b", "b", "b"])
+    effect = paired_effect(differences, units)
+    assert effect == pytest.approx(np.sqrt(2), rel=1e-12)
+    assert paired_effect(-1e-9 * differences, units) == pytest.approx(-np.sqrt(2), rel=1e-9)
+    assert paired_effect(np.full(4, 0.1), np.arange(4)) is None
+    assert paired_effect(differences, np.zeros(5)) is None
 
 
 # ---- keyed_rng

@@ -5,12 +5,14 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from zoo.errors import ZooError
 from zoo.store import (
+    DAY_SECONDS,
     atomic_file,
     atomic_folder,
     cache_dir,
@@ -20,6 +22,7 @@ from zoo.store import (
     lock,
     read_json,
     stage_dir,
+    sweep,
     write_bytes,
     write_json,
 )
@@ -207,6 +210,51 @@ with atomic_folder(pathlib.Path({str(path)!r})) as work:
 """
     assert run(code) == 9
     assert tree(path) == ["old"]
+
+
+# ---- what killed processes leave
+
+
+KILLED = """
+import os, pathlib
+from zoo.store import atomic_file, atomic_folder
+root = pathlib.Path({root!r})
+with atomic_file(root / "a" / "x") as file, atomic_folder(root / "b" / "y") as work:
+    file.write(b"123")
+    file.flush()
+    (work / "z").write_bytes(b"4567")
+    {end}
+"""
+
+
+def test_what_killed_processes_left_goes_after_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_bytes(tmp_path / "a" / "x", b"finished")
+    (tmp_path / "a" / ".hidden").touch()
+    assert run(KILLED.format(root=str(tmp_path), end="os._exit(9)")) == 9
+    assert len(tree(tmp_path)) == 7, "a, b, two files; unfinished: a file, a folder and what is in it"
+    assert sweep(tmp_path) == (0, 0)
+    tomorrow = time.time() + DAY_SECONDS + 1
+    monkeypatch.setattr(time, "time", lambda: tomorrow)
+    assert sweep(tmp_path) == (2, 7)
+    assert tree(tmp_path) == ["a", "a/.hidden", "a/x", "b"]
+    assert sweep(tmp_path / "nowhere") == (0, 0)
+
+
+def test_what_a_living_process_writes_stays_however_long_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tomorrow = time.time() + DAY_SECONDS + 60
+    monkeypatch.setattr(time, "time", lambda: tomorrow)
+    code = KILLED.format(root=str(tmp_path), end='print("here", flush=True); input()')
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"here\n"
+        before = tree(tmp_path)
+        assert sweep(tmp_path) == (0, 0)
+        assert tree(tmp_path) == before
+        process.kill()
+    assert sweep(tmp_path) == (2, 7)
+    assert tree(tmp_path) == ["a", "b"]
 
 
 # ---- a full disk

@@ -5,16 +5,21 @@ Exit codes: 0 ok, 1 runtime, 2 usage, 3 gate failed, 4 integrity, 5 needs someth
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
-    from zoo.record import Record
+    from rich.console import Console
+
+    from zoo.record import Record, Value
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Split = Annotated[str | None, typer.Option(help="Split of the dataset; its default one if omitted.")]
@@ -22,6 +27,8 @@ Dataset = Annotated[str, typer.Option("--dataset", "-d", help="A prepared datase
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option(help="Training seed.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+MEASURED_SECONDS = 5.0
+"""Of training before anything is said about how long it will take."""
 BoardUrl = Annotated[str | None, typer.Option("--board", help="Folder or fsspec URL; this machine's board if omitted.")]
 
 
@@ -38,13 +45,13 @@ class _Group(typer.core.TyperGroup):
         except KeyboardInterrupt as error:
             _fail("interrupted; finished work is kept, run the same command again to go on.", 130, error)
         except OSError as error:
-            if error.errno in (28, 122):  # ENOSPC, EDQUOT, from a library that writes by itself
-                _fail(
-                    "no space left on the disk; free some or point ZOO_CACHE at a larger one, then run it again.",
-                    1,
-                    error,
-                )
-            raise
+            if error.errno == errno.EPIPE:  # the reader of a pipe has left: typer ends silently
+                raise
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # from a library that writes by itself
+                message = "no space left on the disk; free some or point ZOO_CACHE at a larger one, then run it again."
+            else:
+                message = f"the system answered: {error}; check that path or address (ZOO_DEBUG=1 shows who asked)."
+            _fail(message, 1, error)
 
 
 def _fail(message: str, code: int, error: BaseException) -> NoReturn:
@@ -82,21 +89,15 @@ def main() -> None:
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="models, datasets, metrics or tracks.")], as_json: Json = False
+    what: Annotated[str, typer.Argument(help="models, datasets, metrics, tracks or extractors.")], as_json: Json = False
 ) -> None:
-    """List models, datasets, metrics or tracks."""
-    from zoo import registry
+    """List models, datasets, metrics, tracks or extractors."""
     from zoo.errors import UsageError
 
-    kinds: dict[str, registry.Registry[Any]] = {
-        "models": registry.models,
-        "datasets": registry.datasets,
-        "metrics": registry.metrics,
-        "tracks": registry.tracks,
-    }
+    kinds = _kinds()
     if what not in kinds:
-        raise UsageError(f"zoo list takes models, datasets, metrics or tracks, not {what!r}.")
-    cards = kinds[what].cards()
+        raise UsageError(f"zoo list takes models, datasets, metrics, tracks or extractors, not {what!r}.")
+    cards = kinds[what]()
     if as_json:
         _print_json([card.model_dump(mode="json") for card in cards])
         return
@@ -105,6 +106,24 @@ def list_(
         announced = getattr(card, "builder", "") is None or getattr(card, "loader", "") is None
         note = "announced, not in this release" if announced else _about(card)
         sys.stdout.write(f"{card.id:<{width}} {note}\n")
+
+
+def _kinds() -> dict[str, Callable[[], list[Any]]]:
+    """Everything that has a card, by the word of ``zoo list``."""
+    from zoo import registry
+
+    def extractors() -> list[Any]:
+        from zoo.metrics.base import extractor_cards  # imports numpy, which no other list needs
+
+        return extractor_cards()
+
+    return {
+        "models": registry.models.cards,
+        "datasets": registry.datasets.cards,
+        "metrics": registry.metrics.cards,
+        "tracks": registry.tracks.cards,
+        "extractors": extractors,
+    }
 
 
 def _about(card: Any) -> str:
@@ -116,36 +135,39 @@ def _about(card: Any) -> str:
 
 @app.command()
 def info(
-    name: Annotated[str, typer.Argument(help="A model, dataset, metric or track.")], as_json: Json = False
+    name: Annotated[str, typer.Argument(help="A model, dataset, metric, track or extractor.")], as_json: Json = False
 ) -> None:
-    """Show the card of a model, dataset, metric or track."""
-    from zoo import registry
-    from zoo.errors import UnknownNameError
+    """Show the card of a model, dataset, metric, track or extractor."""
+    from zoo.errors import UnknownNameError, did_you_mean
 
-    for kind in (registry.models, registry.datasets, registry.metrics, registry.tracks):
-        try:
-            card: Any = kind.get(name)
-        except UnknownNameError:
-            continue
-        if as_json:
-            _print_json(card.model_dump(mode="json"))
-        else:
-            import yaml
+    cards: dict[str, Any] = {}
+    for kind in _kinds().values():
+        cards |= {called: card for card in kind() for called in (card.id, *getattr(card, "aliases", ()))}
+        if name in cards:
+            break
+    else:
+        raise UnknownNameError(
+            f"nothing is called {name!r}{did_you_mean(name, cards)} "
+            "See 'zoo list models', datasets, metrics, tracks and extractors."
+        )
+    if as_json:
+        _print_json(cards[name].model_dump(mode="json"))
+    else:
+        import yaml
 
-            shown = card.model_dump(mode="json", exclude_defaults=True)
-            sys.stdout.write(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100))
-        return
-    raise UnknownNameError(f"nothing is called {name!r}; see 'zoo list models', datasets, metrics and tracks.")
+        shown = cards[name].model_dump(mode="json", exclude_defaults=True)
+        sys.stdout.write(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100))
 
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Show versions, cache, what is prepared here, and plugins that failed to load."""
+    """Show versions, cache, what is prepared here, plugins that failed; remove what killed runs left in the cache."""
     from zoo import __version__, provenance, registry
     from zoo.hub import offline
     from zoo.metrics.base import extractor_cards
-    from zoo.store import cache_dir
+    from zoo.store import cache_dir, sweep
 
+    count, size = sweep(cache_dir())
     found = {
         "zoo": __version__,
         "cache": str(cache_dir()),
@@ -162,6 +184,7 @@ def doctor(as_json: Json = False) -> None:
             for kind in (registry.models, registry.datasets, registry.metrics, registry.tracks)
             for name, why in kind.find_broken().items()
         },
+        "unfinished files removed": {"count": count, "bytes": size},
     }
     if as_json:
         _print_json(found)
@@ -217,7 +240,12 @@ def data_check(name: str) -> None:
 
 
 @app.command()
-def audit(dataset: str, split: Split = None, as_json: Json = False) -> None:
+def audit(
+    dataset: str,
+    split: Split = None,
+    plot: Annotated[Path | None, typer.Option(help="Where to draw the evidence, as PNG.")] = None,
+    as_json: Json = False,
+) -> None:
     """Ask whether a split lets a decoder know the class without the brain; exit 3 if so."""
     from zoo.datasets.base import load
     from zoo.errors import GateError
@@ -227,11 +255,19 @@ def audit(dataset: str, split: Split = None, as_json: Json = False) -> None:
     chosen = data.split(split)
     report = run(data, chosen)
     if as_json:
-        _print_json({"split": chosen.id, "verdict": report.verdict, **report.evidence})
+        told = {"verdict": report.verdict, **report.evidence, "sentences": report.sentences}
+        _print_json({"dataset": data.id, "split": chosen.id, **told})
     else:
         sys.stdout.write(
             f"{data.id} {chosen.id}: {report.verdict}\n" + "".join(f"  {line}\n" for line in report.sentences)
         )
+    if plot is not None:
+        from zoo.audits.leakage import timeline
+        from zoo.plots import audit_plot
+
+        shown = timeline(data.trials, data.labels)
+        audit_plot(report, shown, plot, concepts=data.concepts, title=f"{data.id} {chosen.id}: {report.verdict}")
+        sys.stderr.write(f"plot: {plot}\n")
     if report.verdict == "confounded":
         raise GateError(f"{data.id} {chosen.id} is confounded: scores on it are not evidence of decoding.")
 
@@ -262,9 +298,38 @@ def train(
             select=select,  # type: ignore[arg-type]
             overrides=_settings(settings or []),
             device=device,
-            progress=progress,
+            progress=progress if quiet else _with_hint(progress, model, device),
         )
     sys.stdout.write(f"{folder}\n")
+
+
+def _with_hint(progress: Callable[[int, int, str], None], model: str, device: str) -> Callable[[int, int, str], None]:
+    """``progress`` that also says, once a phase, if training takes hours on this cpu, as the published recipes do."""
+    from zoo import registry
+    from zoo.plan import pick_device
+
+    if pick_device(device) != "cpu":
+        return progress
+    small = f"{registry.models.get(model).family}.small"
+    others = f"train {small}, " if small in registry.models.names() and small != model else ""
+    begun: dict[str, tuple[float, int]] = {}
+    told: set[str] = set()
+
+    def update(done: int, total: int, what: str) -> None:
+        progress(done, total, what)
+        name, now = what.partition(" (")[0], time.monotonic()
+        start, first = begun.setdefault(name, (now, done))
+        if name in told or now - start < MEASURED_SECONDS or done == first:
+            return
+        hours = (total - done) * (now - start) / (done - first) / 3600
+        if hours >= 1:
+            told.add(name)
+            sys.stderr.write(
+                f"hint: {name} has {total - done:,} steps to go, about {hours:.0f} h on this cpu at the present speed; "
+                f"to be faster, {others}set fewer steps with --set, or use a GPU.\n"
+            )
+
+    return update
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:
@@ -286,7 +351,7 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
 @app.command("eval")
 def eval_(
     model: str,
-    dataset: Dataset,
+    dataset: Annotated[str, typer.Option("--dataset", "-d", help="A prepared dataset, or a track of one.")],
     split: Split = None,
     weights: Annotated[str | None, typer.Option(help="Weights folder or name; those of this split if omitted.")] = None,
     seed: Seed = 0,
@@ -325,6 +390,7 @@ def eval_(
                 output_dir=output_dir,
                 again=again,
                 progress=progress,
+                say=lambda sentence: quiet or sys.stderr.write(f"{sentence}\n"),
             )
     except ShardsMissingError:
         sys.stderr.write(f"shard {shard} is done; when all are, run the command without --shard.\n")
@@ -348,41 +414,88 @@ def _shard(text: str | None) -> tuple[int, int] | None:
 
 def _show_record(record: Record, output_dir: Path | None) -> None:
     """The record as a table: metrics down, the model and its controls across."""
-    from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from zoo.store import cache_dir
 
-    table = Table(title=f"{record.identity.model} on {record.identity.track}", title_justify="left")
+    console = _console()
+    title = escape(f"{record.identity.model} on {record.identity.track}")
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("metric", no_wrap=True)
-    systems = {"model": record.values, **{name: system.values for name, system in record.controls.items()}}
-    for name in systems:
-        table.add_column(name, justify="right")
-    for metric, value in record.values.items():
-        arrow = "↑" if value.higher_is_better else "↓"
-        if value.value is not None:
-            table.add_row(f"{metric} {arrow}", *(_number(found.get(metric)) for found in systems.values()))
-    console = Console()
-    console = console if console.is_terminal else Console(width=120)
-    console.print(table)
+    table.add_column("model [95 %]", justify="right", no_wrap=True)
+    width = max([len(metric) for metric, value in record.values.items() if value.value is not None], default=0)
+    fit = max(1, (console.width - width - 26) // 11)
+    controls = sorted(record.controls, key=lambda name: (name != "shuffled-eeg", name))[:fit]
+    for name in controls:
+        table.add_column(escape(name.replace("-", "\n")), justify="right")
+    unmeasured: dict[str, list[str]] = {}
     for metric, value in record.values.items():
         if value.value is None:
-            console.print(f"{metric}: not measured, {value.reason}", style="dim", highlight=False)
+            unmeasured.setdefault(str(value.reason), []).append(metric)
+            continue
+        arrow = "↑" if value.higher_is_better else "↓"
+        others = (record.controls[name].values.get(metric) for name in controls)
+        table.add_row(escape(f"{metric} {arrow}"), _number(value, interval=True), *map(_number, others))
+    console.print(table)
+    if left := sorted({*record.controls} - {*controls}):
+        console.print(f"controls left out, since the screen is narrow: {', '.join(left)}", style="dim", markup=False)
+    for reason, metrics in unmeasured.items():
+        names = ", ".join(metrics)
+        console.print(f"not measured, {reason}: {names}", style="dim", highlight=False, markup=False, soft_wrap=True)
     if record.audit is not None:
         style = {"clean": "green", "confounded": "bold red"}.get(record.audit.verdict, "yellow")
-        console.print(
-            f"split audit: [{style}]{record.audit.verdict}[/]", *record.audit.sentences, sep="\n  ", highlight=False
-        )
+        sentences = map(escape, record.audit.sentences)
+        console.print(f"split audit: [{style}]{record.audit.verdict}[/]", *sentences, sep="\n  ", highlight=False)
     path = (output_dir or cache_dir("board")) / "records" / record.name
     sys.stderr.write(f"record {record.id[:12]}: {path}\n")
 
 
-def _number(value: Any) -> str:
+def _number(value: Value | None, *, interval: bool = False) -> str:
     if value is None or value.value is None:
         return "–"
-    if value.interval is None:
-        return f"{value.value:.3f}"
-    return f"{value.value:.3f} [{value.interval[0]:.3f}, {value.interval[1]:.3f}]"
+    number = f"{value.value:.3g}" if abs(value.value) >= 100 else f"{value.value:.3f}"
+    if value.interval is None or not interval:
+        return number
+    return f"{number} [{value.interval[0]:.3g}, {value.interval[1]:.3g}]"
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A record file, the first digits of a record id, or a model on the board.")],
+    b: Annotated[str | None, typer.Argument(help="The other one; a control of the same record if omitted.")] = None,
+    control: Annotated[str | None, typer.Option(help="Control to compare A with; shuffled-eeg if omitted.")] = None,
+    track: Annotated[str | None, typer.Option(help="Where models are compared.")] = None,
+    metrics: Annotated[list[str] | None, typer.Option("--metric", help="Only these, chosen before looking.")] = None,
+    board: BoardUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Test on the same trials whether one record is better than another, or than its own control."""
+    from dataclasses import asdict
+
+    from leaderboard.board import FsBoard
+    from leaderboard.compare import compare as run
+    from leaderboard.compare import find_sides
+    from leaderboard.ranking import SHUFFLED
+    from leaderboard.table import render_comparison
+    from zoo.errors import UsageError
+    from zoo.store import cache_dir
+
+    if b is not None and control is not None:
+        raise UsageError(f"--control is for one record beside its own control; leave it out or leave out {b}.")
+    url = board or str(cache_dir("board"))
+    if board is not None and "://" not in board and not Path(board).is_dir():
+        raise UsageError(f"--board must be a folder that exists or a URL, but {board} is not; check its spelling.")
+    kept = FsBoard(url)
+    records = [*kept.records()]
+    for problem in kept.problems:
+        sys.stderr.write(f"left out: {problem}\n")
+    sides = find_sides(a, b, board=url, records=records, track=track, control=control or SHUFFLED)
+    found = run(*sides, metrics=metrics or ())
+    if as_json:
+        _print_json(asdict(found))
+        return
+    _console().print(render_comparison(found))
 
 
 @app.command()
@@ -406,14 +519,26 @@ def weights_pull(
 ) -> None:
     """Fetch published weights, pinned and verified."""
     from zoo import registry
-    from zoo.errors import MissingError
+    from zoo.errors import MissingError, UnknownNameError, did_you_mean
     from zoo.hub import fetch
-    from zoo.metrics.base import extractor_cards
+    from zoo.metrics.base import PACKAGED, extractor_cards
+    from zoo.specs import File
     from zoo.weights import announced
+
+    def packaged(file: File) -> bool:
+        return (file.url or "").startswith(PACKAGED)
 
     files = {card.id: [card.file] if card.file else [] for card in extractor_cards()}
     if name not in files:
-        card = registry.models.get(name)
+        try:
+            card = registry.models.get(name)
+        except UnknownNameError as error:
+            close = did_you_mean(name, [*files, *registry.models.names()])
+            ready = [found for found, held in files.items() if not all(map(packaged, held))]
+            ready += [found.id for found in registry.models.cards() if found.weights]
+            raise UnknownNameError(
+                f"no model or extractor is called {name!r}{close} Weights can be pulled for: {', '.join(ready)}."
+            ) from error
         if card.builder is None:
             raise announced(card)
         if not card.weights:
@@ -421,8 +546,10 @@ def weights_pull(
                 f"no weights of {card.id} are published yet.\nto make them, run: zoo train {card.id} --dataset DATASET"
             )
         files[name] = [published.file for published in card.weights]
+    if not files[name]:
+        sys.stderr.write(f"{name} has no weights; nothing to fetch.\n")
     for file in files[name]:
-        if (file.url or "").startswith("package:"):
+        if packaged(file):
             sys.stderr.write(f"{file.path} comes with an installed package; nothing to fetch.\n")
             continue
         with _progress(quiet) as progress:
@@ -446,8 +573,11 @@ def weights_convert(
 @weights_app.command("verify")
 def weights_verify(folder: Path) -> None:
     """Check a weights folder: its sha256, and every tensor against the model."""
+    from zoo.errors import UsageError
     from zoo.weights import load
 
+    if not folder.is_dir():
+        raise UsageError(f"a weights folder must exist, but {folder} does not; check its spelling.")
     _, found = load(folder)
     sys.stdout.write(
         f"{found.model}: {', '.join(found.parts)} from {found.source} weights {found.sha256[:16]}…, all tensors fit\n"
@@ -479,35 +609,54 @@ def push(
 def leaderboard_show(
     board: BoardUrl = None,
     track: Annotated[str | None, typer.Option(help="Only this track.")] = None,
+    metrics: Annotated[list[str] | None, typer.Option("--metric", help="Show this metric too.")] = None,
     as_json: Json = False,
 ) -> None:
     """Rank records, one table per track, controls included."""
-    _show_board(board, track=track, as_json=as_json)
+    from zoo import registry
+
+    names = [registry.metrics.get(name).id for name in metrics or ()]
+    _show_board(board, track=track, metrics=names, as_json=as_json)
 
 
-def _show_board(url: str | None, *, track: str | None = None, as_json: bool = False) -> None:
+def _show_board(
+    url: str | None, *, track: str | None = None, metrics: Sequence[str] = (), as_json: bool = False
+) -> None:
     from leaderboard.board import FsBoard
     from leaderboard.ranking import rank
     from leaderboard.table import as_json as to_json
     from leaderboard.table import render
-    from zoo.errors import UsageError
+    from zoo import registry
+    from zoo.errors import UsageError, did_you_mean
     from zoo.store import cache_dir
 
     board = FsBoard(url or str(cache_dir("board")))
     if url is not None and "://" not in url and not Path(url).is_dir():
         raise UsageError(f"--board must be a folder that exists or a URL, but {url} is not; check its spelling.")
-    tables = rank([record for record in board.records() if track in (None, record.identity.track)])
+    records = list(board.records())
+    here = sorted({record.identity.track for record in records})
+    if track not in (None, *here, *registry.tracks.names()):
+        close = did_you_mean(str(track), here or registry.tracks.names())
+        listed = f"Its tracks are: {', '.join(here)}." if here else "See 'zoo list tracks'."
+        raise UsageError(f"no record on this board is of track {track!r}{close} {listed}")
+    tables = rank([record for record in records if track in (None, record.identity.track)])
     for problem in board.problems:
         sys.stderr.write(f"left out: {problem}\n")
     if as_json:
         _print_json(to_json(tables))
         return
-    from rich.console import Console
-
-    Console().print(render(tables))
+    _console().print(render(tables, metrics))
 
 
 # ---- output
+
+
+def _console() -> Console:
+    """Where tables go: a terminal as wide as it is, anything else as wide as a table needs."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
 
 
 def _print_json(value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ def convert(model: str, source: Path) -> tuple[Path, dict[str, Any]]:
         the converted network and an independent float64 evaluation of the original arrays.
 
     Raises:
-        MissingError: There is no converter for this family, or no checkpoint at ``source``.
+        UsageError: There is nothing at ``source``, or the model has no original checkpoint.
+        MissingError: There is no converter for this family, or a file of the checkpoint is missing.
         IntegrityError: The checkpoint is damaged, or the forward check fails.
     """
     card = registry.models.get(model)
@@ -34,8 +36,10 @@ def convert(model: str, source: Path) -> tuple[Path, dict[str, Any]]:
         check = registry.load_object(f"zoo.models.convert.{card.family.replace('-', '_')}:forward_check")
     except ModuleNotFoundError as error:
         raise MissingError(f"{card.family} has no converter in this release (eeg-image-zoo {__version__}).") from error
-    if not source.exists() and not source.parent.is_dir():
-        raise UsageError(f"--from must be a checkpoint folder or prefix that exists, but {source} does not.")
+    if not source.exists() and not any(source.parent.glob(f"{glob.escape(source.name)}.*")):
+        raise UsageError(
+            f"--from must be a checkpoint folder or prefix that exists, but {source} does not; check its spelling."
+        )
     converted = family(source)
     receipt = {
         "source_sha256": dict(converted.source_sha256),

@@ -5,6 +5,9 @@ One sentence: what must hold, what came, what to do. The CLI prints it without a
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class ZooError(Exception):
     """Something failed while running; base of every error raised on purpose (exit 1)."""
@@ -41,3 +44,16 @@ class MissingError(ZooError):
     """Needs data, weights or a network that is not here; the message names the command that brings it (exit 5)."""
 
     exit_code = 5
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """How a sentence about an unknown name ends: with the known names that are close, or at once.
+
+    Example:
+        >>> did_you_mean("eeg2imag", ["nice", "eeg2image"])
+        "; did you mean 'eeg2image'?"
+        >>> did_you_mean("x", ["nice", "eeg2image"])
+        '.'
+    """
+    close = difflib.get_close_matches(name, list(known))
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else "."

@@ -50,7 +50,10 @@ def fetch(file: File, *, bring: str | None = None, progress: Progress | None = N
     if bring is not None:
         raise MissingError(f"{file.path} is not on this machine.\nto fetch it, run: {bring}")
     if offline():
-        raise MissingError(f"{file.path} is not on this machine and the network is off (HF_HUB_OFFLINE or --offline).")
+        raise MissingError(
+            f"{file.path} is not on this machine and the network is off (HF_HUB_OFFLINE or --offline); "
+            f"run the same command with the network on, or copy the file to {path}."
+        )
     with lock(path):
         if not path.exists():
             url = file.url or _hub_url(file)

@@ -1,190 +1,304 @@
-"""The image side of an evaluation: real pictures, generated images, controls, and what extractors see in them."""
+"""The image side of an evaluation: real pictures, generated images, controls, and what extractors see in them.
+
+Every image is made once and seen once by each extractor, whatever the metrics; all of it is on disk as stages, so what
+was seen before is read, not made.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from zoo import scoring, stages
+from zoo import scoring
 from zoo.audits import controls
 from zoo.metrics.base import extractor_card
-from zoo.models.base import Reconstructor
 from zoo.plan import Plan
 from zoo.plots import Grid
-from zoo.scoring import ImageSide, Outputs
-from zoo.stages import Stage
+from zoo.provenance import code_sha256
+from zoo.scoring import ImageSide
+from zoo.specs import ExtractorCard
+from zoo.stages import Stage, once
 from zoo.stats import keyed_rng
 from zoo.store import digest
 
+Features = Callable[[], np.ndarray]
+"""EEG features, (n, d), made or read when asked for."""
+Pictures = Callable[[slice], np.ndarray]
+"""Images of some trials, (n, 3, height, width) uint8."""
+REPLICATED = ("model", "shuffled-eeg")
+"""Systems whose sampling noise is measured; the other controls are sampled once."""
+
 
 class Images:
-    """Every image of an evaluation: real pictures, and generated ones per system and replicate; each is seen once."""
+    """Every image of an evaluation: real pictures, and those of each system and replicate.
 
-    def __init__(self, plan: Plan) -> None:
-        assert isinstance(plan.model, Reconstructor)
-        self.plan = plan
-        self.model = plan.model
-        self.names = scoring.extractors(plan.metrics)
+    Args:
+        given: System → EEG features of all test trials that the generator is given: the model's own, and those of the
+            controls that replace the brain before the generator.
+        train: EEG features of the training role, for the control that picks the nearest training picture.
+    """
+
+    def __init__(self, plan: Plan, given: Mapping[str, Features], train: Features) -> None:
+        self.plan, self.given = plan, given
         self.known = plan.data.stimulus_rows(plan.split, "train")
         self.reference = plan.data.stimulus_rows(plan.split, "test")
         self.rows = plan.test_rows[plan.image_rows]
-        self.order = controls.shuffled(len(self.rows), plan.track.id, "images")
+        self.labels = plan.data.labels[self.rows]
         self._seconds, self._made = 0.0, 0
-        self._pictures = {name: self._real(np.concatenate([self.known, self.reference]), name) for name in self.names}
+        self._mean = self._shown(self.known, "mean picture", mean=True)
+        self._picked = self._picks(train)
         self._generated = {
-            system: [self._generation(system, replicate) for replicate in range(plan.replicates)]
-            for system in ("model", "shuffled-eeg")
+            system: [self._generation(system, k) for k in range(plan.replicates if system in REPLICATED else 1)]
+            for system in given
         }
-        self._extracted = {
-            system: [{name: self._extraction(stage, name) for name in self.names} for stage in made]
-            for system, made in self._generated.items()
-        }
+        self._seen: dict[tuple[str, int, str], Stage] = {}
+        self._real: dict[str, Stage] = {}
+        for name in scoring.extractors(plan.metrics):
+            card = extractor_card(name)
+            if card.compares:
+                for system, replicate, show, identity in self._shows():
+                    self._seen[system, replicate, name] = self._comparison(show, identity, card)
+                continue
+            real = self._shown(np.concatenate([self.known, self.reference]), "pictures")
+            self._real[name] = self._extraction(real.compute, real.identity, real.n, card)
+            for system, stages in self._generated.items():
+                for replicate, stage in enumerate(stages):
+                    self._seen[system, replicate, name] = self._extraction(stage.part, stage.identity, stage.n, card)
+            if self.has("mean-image"):
+                mean = self._mean
+                self._seen["mean-image", 0, name] = self._extraction(mean.part, mean.identity, mean.n, card)
 
     @property
-    def stages(self) -> list[Stage]:
+    def stages(self) -> Iterator[Stage]:
         """In the order in which they can be filled."""
-        made = [stage for system in self._generated.values() for stage in system]
-        seen = [stage for system in self._extracted.values() for by_name in system for stage in by_name.values()]
-        return [*self._pictures.values(), *made, *seen]
+        yield from self._real.values()
+        if self.has("mean-image"):
+            yield self._mean
+        for stages in self._generated.values():
+            yield from stages
+        yield from self._seen.values()
 
     @property
     def per_second(self) -> float | None:
         """Generated images per second of this process, None if all were on disk."""
         return self._made / self._seconds if self._made else None
 
+    # ---- images
+
     def _generation(self, system: str, replicate: int) -> Stage:
+        """Images of one system, decoded from the features that it is given."""
         plan = self.plan
-        given = self.rows if system == "model" else self.rows[self.order]
-        identity = {**plan.identity_of(given), "track": plan.track.id, "replicate": replicate, "for": system}
-        ids = plan.data.trials["trial_id"][self.rows]
+        ids = [str(trial) for trial in plan.data.trials["trial_id"][self.rows]]
+        identity = {
+            **plan.identity_of(plan.test_rows),
+            "track": plan.track.id,
+            "for": system,
+            "images": digest(ids),
+            "replicate": replicate,
+            "resolution": plan.track.resolution,
+        }
 
         def compute(part: slice) -> np.ndarray:
+            from zoo import compute
+            from zoo.models.base import Reconstructor
+
+            features = self.given[system]()[plan.image_rows][part]
+            noise = [keyed_rng(plan.track.id, trial, replicate) for trial in ids[part]]
+            model = cast("Reconstructor", plan.model)
             started = time.monotonic()
-            noise = [keyed_rng(plan.track.id, str(trial), replicate) for trial in ids[part]]
-            made = stages.generate(self.model, plan.data.eeg, given[part], noise, plan.track.resolution, plan.work)
+            made = compute.generate(model, features, noise, plan.track.resolution, plan.work)
             self._seconds, self._made = self._seconds + time.monotonic() - started, self._made + len(made)
             return made
 
-        what = f"generating ({system}, replicate {replicate + 1})"
-        return Stage("generations", {**identity, "resolution": plan.track.resolution}, len(given), compute, what)
+        return Stage("generations", identity, len(ids), compute, f"generating ({system}, replicate {replicate + 1})")
 
-    def _extraction(self, images: Stage, name: str) -> Stage:
-        def compute(part: slice) -> np.ndarray:
-            return self._extract(name, images.rows(part))
-
-        return Stage(
-            "image-features", {**images.identity, "extractor": self._mark(name)}, images.n, compute, f"seeing ({name})"
-        )
-
-    def _real(self, rows: np.ndarray, name: str) -> Stage:
+    def _shown(self, stimuli: np.ndarray, what: str, *, mean: bool = False) -> Stage:
+        """Real pictures at the track's resolution, or their mean."""
         data, resolution = self.plan.data, self.plan.track.resolution
-        ids = [str(stimulus) for stimulus in data.stimuli.ids[rows]]
-        identity = {"stimuli": data.stimuli_sha256, "rows": digest(ids), "resolution": resolution}
+        ids = [str(stimulus) for stimulus in data.stimuli.ids[stimuli]]
+        identity = {"stimuli": data.stimuli_sha256, "rows": digest(ids), "resolution": resolution, "mean": mean}
 
         def compute(part: slice) -> np.ndarray:
-            return self._extract(name, stages.resize_pictures(data.stimulus_pixels(rows[part]), resolution))
+            return resize_pictures(data.stimulus_pixels(stimuli[part]), resolution)
 
-        return Stage(
-            "image-features",
-            {**identity, "extractor": self._mark(name)},
-            rows.size,
-            compute,
-            f"seeing pictures ({name})",
+        if mean:
+            parts = [slice(start, start + 64) for start in range(0, stimuli.size, 64)]
+            return Stage("pictures", identity, 1, lambda _: controls.mean_image(map(compute, parts)), what)
+        return Stage("pictures", identity, len(ids), compute, what)
+
+    def _picks(self, train: Features) -> dict[str, np.ndarray]:
+        """Controls that show a real training picture: positions within ``known``, one per trial."""
+        plan, known = self.plan, np.arange(self.known.size)
+        labels = plan.data.stimuli.labels[self.known]
+        choices: dict[str, Callable[[], np.ndarray]] = {
+            "class-oracle": lambda: controls.class_oracle(self.labels, labels, known, plan.track.id),
+            "nearest-train": lambda: self._nearest(train),
+            "real-vs-real": lambda: controls.real_vs_real(self.rows.size, known, plan.track.id),
+        }
+        identity = {**plan.identity_of(plan.test_rows), "track": plan.track.id, "images": digest(self.rows.tolist())}
+        identity |= {"stimuli": plan.data.stimuli_sha256, "code": code_sha256("zoo.audits.controls", __name__)}
+        return {
+            name: once("picks", {**identity, "for": name}, choose)
+            for name, choose in choices.items()
+            if name in plan.track.controls
+        }
+
+    def _nearest(self, train: Features) -> np.ndarray:
+        """The nearest training trial's own picture, or one of its class if only that is shared."""
+        plan, rows = self.plan, self.plan.train_rows
+        position = {row: index for index, row in enumerate(self.known)}
+        shown = np.array([position.get(row, -1) for row in plan.data.stimulus_of_trial[rows]])
+        if (shown < 0).any():
+            labels = plan.data.stimuli.labels[self.known]
+            known = np.arange(self.known.size)
+            shown = controls.class_oracle(plan.data.labels[rows], labels, known, plan.track.id, "nearest")
+        test = self.given["model"]()[plan.image_rows]
+        return controls.nearest_train(test_features=test, train_features=train(), picture_of_train=shown)
+
+    def _shows(self) -> Iterator[tuple[str, int, Pictures, dict[str, Any]]]:
+        """Every system and replicate with its images and what decides them."""
+        for system, stages in self._generated.items():
+            for replicate, stage in enumerate(stages):
+                yield system, replicate, stage.part, stage.identity
+        for system, picks in self._picked.items():
+            stage = self._shown(self.known[picks], system)
+            yield system, 0, stage.compute, stage.identity
+        if self.has("mean-image"):
+            yield "mean-image", 0, lambda part: self._mean.part(slice(0, 1)), self._mean.identity
+
+    # ---- what extractors see
+
+    def _extraction(self, show: Pictures, identity: dict[str, Any], n: int, card: ExtractorCard) -> Stage:
+        def compute(part: slice) -> np.ndarray:
+            found = _extractor(card.id, self.plan.work.device)(show(part))
+            return np.concatenate([found[name] for name in card.outputs], axis=1)
+
+        return Stage("image-features", {**identity, **self._mark(card)}, n, compute, f"seeing ({card.id})")
+
+    def _comparison(self, show: Pictures, identity: dict[str, Any], card: ExtractorCard) -> Stage:
+        """What an extractor sees that looks at each image beside the trial's own picture."""
+        own = self._shown(self.plan.data.stimulus_of_trial[self.rows], "own pictures")
+
+        def compute(part: slice) -> np.ndarray:
+            beside = own.compute(part)
+            made = np.broadcast_to(show(part), beside.shape)
+            found = _extractor(card.id, self.plan.work.device)(made, beside)
+            return np.stack([found[name] for name in card.outputs], axis=1)
+
+        identity = {**identity, "own": own.identity["rows"], **self._mark(card)}
+        return Stage("image-features", identity, own.n, compute, f"comparing ({card.id})")
+
+    def _mark(self, card: ExtractorCard) -> dict[str, str]:
+        """What decides an extractor's output besides the images."""
+        weights = card.file.sha256 if card.file else ""
+        return {
+            "extractor": f"{card.id}@{weights}|{card.resize}|{','.join(card.outputs)}",
+            "device": self.plan.work.device,
+            "code": code_sha256(card.function.partition(":")[0] if card.function else "zoo.metrics.features"),
+        }
+
+    # ---- what metrics are given
+
+    def has(self, system: str) -> bool:
+        """Whether the system shows images at all."""
+        return (
+            system in self._generated
+            or system in self._picked
+            or system in {"mean-image"} & {*self.plan.track.controls}
         )
 
-    def _mark(self, name: str) -> str:
-        card = extractor_card(name)
-        return f"{card.id}@{card.file.sha256 if card.file else ''}|{card.resize}|{self.plan.work.device}"
-
-    def _extract(self, name: str, images: np.ndarray) -> np.ndarray:
-        """Outputs of the extractor side by side: (n, features + logits)."""
-        found = _extractor(name, self.plan.work.device)(images)
-        return np.concatenate([found[key] for key in sorted(found)], axis=1)
-
-    def _outputs(self, stage: Stage, name: str) -> Outputs:
-        rows, card = stage.gather(), extractor_card(name)
-        return {"features": rows[:, : card.width], "logits": rows[:, card.width :]}
-
-    def sides(self, train: np.ndarray, test: np.ndarray) -> dict[str, ImageSide]:
-        """One image side per system."""
-        plan = self.plan
-        n_known = self.known.size
-        real = {name: self._outputs(stage, name) for name, stage in self._pictures.items()}
-
-        def part(chosen: Any) -> dict[str, Outputs]:
-            return {name: {key: value[chosen] for key, value in found.items()} for name, found in real.items()}
-
-        picked = {
-            "class-oracle": [self._oracle(replicate) for replicate in range(plan.replicates)],
-            "nearest-train": [self._nearest(train, test)],
+    def side(self, system: str) -> ImageSide:
+        """What the metrics of one system may be given; nothing is read before it is asked for."""
+        plan, stimuli = self.plan, self.plan.data.stimuli
+        arrays = {
+            "labels": self.labels,
+            "own": self._own,
+            "reference_labels": stimuli.labels[self.reference],
+            "known_labels": stimuli.labels[self.known],
+            "n_classes": len(plan.data.concepts),
         }
-        self._picked = {name: self.known[choices[0]] for name, choices in picked.items()}
-        made: dict[str, list[dict[str, Outputs]]] = {
-            system: [{name: self._outputs(stage, name) for name, stage in by_name.items()} for by_name in replicates]
-            for system, replicates in self._extracted.items()
-        }
-        made |= {name: [part(choice) for choice in choices] for name, choices in picked.items()}
-        return {
-            system: ImageSide(
-                generated=tuple(replicates),
-                reference=part(slice(n_known, None)),
-                reference_labels=plan.data.stimuli.labels[self.reference],
-                known=part(slice(0, n_known)),
-                known_labels=plan.data.stimuli.labels[self.known],
-                labels=plan.data.labels[self.rows],
-                units=plan.units(self.rows),
-            )
-            for system, replicates in made.items()
-        }
+        units = plan.units(self.rows)
+        replicates = len(self._generated.get(system, [None]))
 
-    def _oracle(self, replicate: int) -> np.ndarray:
-        labels, known = self.plan.data.labels[self.rows], self.plan.data.stimuli.labels[self.known]
-        return controls.class_oracle(labels, known, np.arange(self.known.size), self.plan.track.id, replicate)
+        def outputs(name: str, replicate: int, extractor: str, output: str) -> Any:
+            card = extractor_card(extractor)
+            names = list(card.outputs)
+            start = sum(card.outputs[before] for before in names[: names.index(output)])
+            columns = slice(start, start + card.outputs[output])
+            if name in ("reference", "known"):
+                part = slice(self.known.size, None) if name == "reference" else slice(self.known.size)
+                return self._real[extractor].rows(part, columns)
+            if not card.compares and system in self._picked:
+                return self._real[extractor].rows(columns=columns)[self._picked[system]]
+            rows = self._seen[system, replicate, extractor].rows(columns=columns)
+            if card.compares:
+                return rows[:][:, 0]
+            return np.repeat(rows[:], self.rows.size, axis=0) if system == "mean-image" else rows
 
-    def _nearest(self, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        """Positions within ``known``: the training trial's own picture, or one of its class if only that is shared."""
-        plan = self.plan
-        rows = plan.train_rows
-        own = plan.data.stimulus_of_trial[rows]
-        position = {row: index for index, row in enumerate(self.known)}
-        shown = np.array([position.get(row, -1) for row in own])
-        if (shown < 0).any():
-            known = plan.data.stimuli.labels[self.known]
-            shown = controls.class_oracle(
-                plan.data.labels[rows], known, np.arange(known.size), plan.track.id, "nearest"
-            )
-        return controls.nearest_train(test_features=test[plan.image_rows], train_features=train, picture_of_train=shown)
+        return ImageSide(
+            identity={
+                "system": system,
+                "images": self._generated["model"][0].identity,
+                "table": plan.data.fingerprint,
+                "pictures": digest([self.known.tolist(), self.reference.tolist()]),
+                "replicates": replicates,
+                "unit": plan.track.unit,
+                "controls": code_sha256("zoo.audits.controls", __name__),
+            },
+            n_replicates=replicates,
+            outputs=outputs,
+            arrays=arrays,
+            units=units,
+        )
+
+    @property
+    def _own(self) -> np.ndarray:
+        """Position within ``reference`` of the picture each trial was shown, -1 where only the class is shared."""
+        position = {row: index for index, row in enumerate(self.reference)}
+        return np.array([position.get(row, -1) for row in self.plan.data.stimulus_of_trial[self.rows]])
 
     def grid(self, columns: int = 12) -> Grid:
         """The same trials under every system: what was shown (or a picture of its class), model, controls."""
-        plan, data = self.plan, self.plan.data
-        labels = data.labels[self.rows]
+        data = self.plan.data
         per_class = max(1, columns // len(data.concepts))
-        chosen = np.concatenate([np.flatnonzero(labels == c)[:per_class] for c in np.unique(labels)])[: 2 * columns]
-        own = data.stimulus_of_trial[self.rows[chosen]]
-        shown = [
-            row if row >= 0 else self.reference[data.stimuli.labels[self.reference] == labels[i]][0]
-            for row, i in zip(own, chosen, strict=True)
-        ]
+        chosen = [np.flatnonzero(self.labels == c)[:per_class] for c in np.unique(self.labels)]
+        few = np.concatenate(chosen)[: 2 * columns]
+        own = data.stimulus_of_trial[self.rows[few]]
+        shown = np.array(
+            [
+                row if row >= 0 else self.reference[data.stimuli.labels[self.reference] == self.labels[i]][0]
+                for row, i in zip(own, few, strict=True)
+            ]
+        )
+        everything = slice(0, None)
+        rows = {
+            "stimulus" if (own >= 0).all() else "a picture of the class": self._shown(shown, "").compute(everything)
+        }
+        for system, stages in self._generated.items():
+            rows[system] = stages[0].rows()[few]
+        for system, picks in self._picked.items():
+            rows[system] = self._shown(self.known[picks[few]], "").compute(everything)
+        if self.has("mean-image"):
+            rows["mean-image"] = np.repeat(self._mean.rows()[:], few.size, axis=0)
+        return Grid(tuple(data.concepts[label] for label in self.labels[few]), rows)
 
-        def pictures(rows: np.ndarray) -> np.ndarray:
-            return stages.resize_pictures(data.stimulus_pixels(rows), plan.track.resolution)
 
-        rows = {"stimulus" if (own >= 0).all() else "a picture of the class": pictures(np.array(shown))}
-        for system, made in self._generated.items():
-            rows[system] = made[0].gather()[chosen]
-        for system, picked in self._picked.items():
-            rows[system] = pictures(picked[chosen])
-        return Grid(tuple(data.concepts[label] for label in labels[chosen]), rows)
+def resize_pictures(pictures: list[np.ndarray], resolution: int) -> np.ndarray:
+    """Real pictures of any size, (h, w, 3) uint8, as (n, 3, resolution, resolution): centre square, bicubic (PIL)."""
+    from PIL import Image, ImageOps
+
+    size = (resolution, resolution)
+    fitted = [ImageOps.fit(Image.fromarray(picture), size, Image.Resampling.BICUBIC) for picture in pictures]
+    return np.stack([np.asarray(image).transpose(2, 0, 1) for image in fitted])
 
 
 @cache
-def _extractor(name: str, device: str) -> Callable[[np.ndarray], Mapping[str, np.ndarray]]:
+def _extractor(name: str, device: str) -> Callable[..., Mapping[str, np.ndarray]]:
     from zoo.metrics.features import load_extractor
 
-    loaded: Callable[[np.ndarray], Mapping[str, np.ndarray]] = load_extractor(name, device)
+    loaded: Callable[..., Mapping[str, np.ndarray]] = load_extractor(name, device)
     return loaded

@@ -1,30 +1,47 @@
-"""From names to a plan: everything an evaluation needs, resolved and checked before any work."""
+"""From names to a plan: everything an evaluation needs, resolved and checked before any work.
+
+No torch: the network is loaded when something has to be computed, not before.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 
 from zoo import __version__, registry, scoring, weights
 from zoo.datasets import base as data_room
 from zoo.datasets.base import EEGDataset
-from zoo.errors import MissingError, UsageError
-from zoo.models.base import EEGEncoder, Model, Reconstructor
+from zoo.errors import MissingError, UsageError, did_you_mean
 from zoo.record import Identity
 from zoo.specs import MetricCard, Split, TrackCard
-from zoo.stages import Work
+from zoo.stages import Work, once_json
 from zoo.store import digest
 from zoo.weights import WeightsInfo
+from zoo.weights import load as load_weights
+
+if TYPE_CHECKING:
+    from zoo.models.base import EEGEncoder, Model
 
 Progress = Callable[[int, int, str], None]
-CONTROLS = ("shuffled-eeg", "class-oracle", "nearest-train")
+Say = Callable[[str], object]
+"""Called with a sentence for the user."""
+CONTROLS = (
+    "shuffled-eeg",
+    "other-subject",
+    "gaussian-eeg",
+    "random-codebook",
+    "class-oracle",
+    "nearest-train",
+    "mean-image",
+    "real-vs-real",
+)
 
 
 def silent(done: int, total: int, what: str) -> None:
@@ -33,13 +50,58 @@ def silent(done: int, total: int, what: str) -> None:
 
 def pick_device(name: str) -> str:
     """``cpu`` or ``cuda`` for ``auto``, ``cpu``, ``cuda``."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name not in ("cpu", "cuda"):
+    if name not in ("auto", "cpu", "cuda"):
         raise UsageError(f"device must be auto, cpu or cuda, not {name!r}.")
-    if name == "cuda" and not torch.cuda.is_available():
+    if name == "cpu" or (name == "auto" and not _has_driver()):
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if name == "cuda":
         raise UsageError("device cuda was asked for, but torch sees no GPU here; use --device cpu or auto.")
-    return name
+    return "cpu"
+
+
+def _has_driver() -> bool:
+    """Whether a CUDA driver is installed; without one there is no need to import torch to know that it sees no GPU."""
+    if "torch" in sys.modules:
+        return True
+    import ctypes
+
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What must be known of a model before it is loaded.
+
+    Attributes:
+        settings: Its complete config as plain JSON.
+        parts: Names of its sub-networks.
+    """
+
+    settings: dict[str, Any]
+    parts: tuple[str, ...]
+    encodes: bool
+    makes_images: bool
+    n_parameters: int
+
+    @classmethod
+    def of(cls, model: Model) -> Facts:
+        from zoo.models.base import EEGEncoder, Reconstructor
+
+        return cls(
+            settings=config_of(model),
+            parts=tuple(model.parts()),
+            encodes=isinstance(model, EEGEncoder),
+            makes_images=isinstance(model, Reconstructor),
+            n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        )
 
 
 @dataclass(frozen=True)
@@ -49,11 +111,17 @@ class Plan:
     track: TrackCard
     data: EEGDataset
     split: Split
-    model: EEGEncoder
+    load: Callable[[], Model]
+    facts: Facts
     info: WeightsInfo
     replicates: int
     limit: int | None
     work: Work
+
+    @cached_property
+    def model(self) -> EEGEncoder:
+        """The network, loaded on first use."""
+        return cast("EEGEncoder", self.load())
 
     @cached_property
     def roles(self) -> np.ndarray:
@@ -84,17 +152,24 @@ class Plan:
     @cached_property
     def no_images(self) -> str | None:
         """Why no images can be made and scored, or None."""
-        if not isinstance(self.model, Reconstructor):
+        if not self.facts.makes_images:
             return f"{self.info.model} makes no images"
         if not self.data.stimuli.ids.size:
             return f"{self.data.id} was prepared without pictures"
-        if "generator" in self.model.parts() and "generator" not in self.info.parts:
+        if "generator" in self.facts.parts and "generator" not in self.info.parts:
             return f"these weights hold only the {' and '.join(self.info.parts)}"
         return None
 
     @cached_property
     def _usable(self) -> tuple[list[MetricCard], dict[str, str]]:
-        return scoring.usable(self.track, self.no_images)
+        return scoring.usable(self.track, no_images=self.no_images, no_pairs=self.no_pairs)
+
+    @cached_property
+    def no_pairs(self) -> str | None:
+        """Why test trials have no picture of their own, or None."""
+        if self.data.stimuli.ids.size and (self.data.stimulus_of_trial[self.test_rows] >= 0).all():
+            return None
+        return f"trials of {self.data.id} share only the class with a picture"
 
     @property
     def metrics(self) -> list[MetricCard]:
@@ -114,7 +189,7 @@ class Plan:
         """What decides the features of some trials."""
         return {
             "weights": self.info.sha256,
-            "config": config_of(self.model),
+            "config": self.facts.settings,
             "eeg": self.data.eeg_sha256,
             "trials": digest([str(trial) for trial in self.data.trials["trial_id"][rows]]),
             "device": self.work.device,
@@ -140,6 +215,7 @@ def make_plan(
     shard: tuple[int, int] | None = None,
     metrics: tuple[str, ...] = (),
     progress: Progress = silent,
+    say: Say = lambda sentence: None,
 ) -> Plan:
     """Resolve names, load the weights, and check that model and recordings fit.
 
@@ -148,6 +224,7 @@ def make_plan(
             published ones; never weights of another split.
         shard: (k, n) with 0 <= k < n.
         metrics: Metrics that must be computable here; without their extractor's weights, nothing is started.
+        say: Told which weights were taken where others fit as well.
     """
     scoring.require(metrics)
     for what, value in (("limit", limit), ("replicates", replicates), ("batch size", batch_size)):
@@ -157,29 +234,35 @@ def make_plan(
         raise UsageError(f"shard must be K/N with 0 <= K < N, not {shard[0]}/{shard[1]}.")
     if isinstance(model, str) and registry.models.get(model).builder is None:
         raise _announced(model)
-    data = data_room.load(dataset)
-    chosen = data.split(split)
+    track = registry.tracks.get(dataset) if "/" in dataset else None
+    if track is not None and split is not None:
+        raise UsageError(f"{track.id} fixes its split, {track.split}; leave --split out.")
+    data = data_room.load(track.dataset if track else dataset)
+    chosen = data.split(track.split if track else split)
     kind = pick_device(device)
-    if isinstance(model, Model):
-        found: Model = model.eval().to(kind)
-        info = _describe_instance(model)
-    else:
-        found, info = _weights_for(model, data, chosen, weights, seed, kind)
-    if not isinstance(found, EEGEncoder):
+    load, facts, info = (
+        _weights_for(model, data, chosen, weights, seed, kind, say)
+        if isinstance(model, str)
+        else _instance(model, kind)
+    )
+    if not facts.encodes:
         raise UsageError(f"{info.model} must be an EEGEncoder or a Reconstructor to be evaluated on EEG.")
-    data.spec.require(found.spec, offers=data.id, needs=info.model)
-    track = find_track(data, chosen)
+    data.spec.require(info.eeg, offers=data.id, needs=info.model)
+    track = track or find_track(data, chosen)
     work = Work(device=kind, batch_size=batch_size, shard=shard, progress=progress)
-    return Plan(track, data, chosen, found, info, replicates or track.replicates, limit, work)
+    return Plan(track, data, chosen, load, facts, info, replicates or track.replicates, limit, work)
 
 
 def _announced(model: str) -> MissingError:
     return weights.announced(registry.models.get(model))
 
 
+Found = tuple[Callable[[], "Model"], Facts, WeightsInfo]
+
+
 def _weights_for(
-    model: str, data: EEGDataset, split: Split, named: str | Path | None, seed: int, device: str
-) -> tuple[Model, WeightsInfo]:
+    model: str, data: EEGDataset, split: Split, named: str | Path | None, seed: int, device: str, say: Say
+) -> Found:
     sha = split_sha(split)
 
     def prefer(info: WeightsInfo) -> int:
@@ -188,7 +271,7 @@ def _weights_for(
         return 1
 
     try:
-        return _load_weights(model, named, device, prefer)
+        path, info = _choose_weights(model, named, prefer, say)
     except MissingError as error:
         if named is not None:
             raise
@@ -196,15 +279,27 @@ def _weights_for(
             f"no weights of {model} for {data.id}, split {split.id}, seed {seed}, are on this machine.\n"
             f"to make them, run: zoo train {model} --dataset {data.id} --split {split.id} --seed {seed}"
         ) from error
+    built = {"model": info.model, "config": info.config, "eeg": info.eeg.model_dump(mode="json"), "zoo": __version__}
+
+    def load() -> Model:
+        return load_weights(path, device=device)[0]
+
+    facts = Facts(**once_json("facts", built, lambda: asdict(Facts.of(load()))))
+    return load, facts, info
 
 
-def _describe_instance(model: Model) -> WeightsInfo:
+def _instance(model: Model, device: str) -> Found:
     """A model that is in no registry is known by the hash of its tensors."""
+    from zoo.models.base import Model
+
+    if not isinstance(model, Model):
+        raise UsageError(f"model must be a name or a zoo.models.base.Model, not {type(model).__name__}.")
+    placed = model.eval().to(device)
     sha = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         sha.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
         sha.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return WeightsInfo(
+    info = WeightsInfo(
         model=f"local-{type(model).__name__.lower()}",
         name="in memory",
         config={},
@@ -215,13 +310,14 @@ def _describe_instance(model: Model) -> WeightsInfo:
         trained_on=(),
         selection="unknown",
     )
+    return lambda: placed, Facts.of(model), info
 
 
 def find_track(data: EEGDataset, split: Split) -> TrackCard:
-    """The released track of a dataset's split, or an unreleased one (``@0``) with the usual protocol."""
-    for card in registry.tracks.cards():
-        if (card.dataset, card.split) == (data.id, split.id):
-            return card
+    """The newest released track of a dataset's split, or an unreleased one (``@0``) with the usual protocol."""
+    cards = [card for card in registry.tracks.cards() if (card.dataset, card.split) == (data.id, split.id)]
+    if cards:
+        return max(cards, key=lambda card: int(card.id.rpartition("@")[2]))
     return TrackCard(
         id=f"reconstruction/{data.id}.{split.id.partition('@')[0]}@0",
         task="reconstruction",
@@ -241,7 +337,7 @@ def identify(plan: Plan) -> Identity:
         track_sha256=digest(plan.track.model_dump(mode="json")),
         **data_identity(plan.data, plan.split),
         model=plan.info.model,
-        config=config_of(plan.model),
+        config=plan.facts.settings,
         weights_sha256=plan.info.sha256,
         seed=plan.info.seed or 0,
         replicates=plan.replicates,
@@ -256,33 +352,42 @@ def load_model(model: str, *, weights: str | Path | None = None, device: str = "
 
     Raises:
         MissingError: None are here; two lines say what is missing and the commands that bring it.
+        UsageError: None are called so.
     """
-    return _load_weights(model, weights, pick_device(device), lambda info: 0)
+    path, info = _choose_weights(model, weights, lambda info: 0)
+    return load_weights(path, device=pick_device(device))[0], info
 
 
-def _load_weights(
-    model: str, named: str | Path | None, device: str, prefer: Callable[[WeightsInfo], int]
-) -> tuple[Model, WeightsInfo]:
-    """Load the folder named, else the most preferred one here (negative: unfit), the newest of equals."""
+def _choose_weights(
+    model: str, named: str | Path | None, prefer: Callable[[WeightsInfo], int], say: Say = lambda sentence: None
+) -> tuple[Path, WeightsInfo]:
+    """The folder named, else the most preferred one here (negative: unfit), the newest of equals."""
     card = registry.models.get(model)
     if card.builder is None:
         raise weights.announced(card)
     if named is not None:
         path = Path(named) if Path(named).is_dir() else weights.folder_of(card.id, str(named))
-    else:
-        here = [(prefer(info), path.stat().st_mtime, path) for path, info in weights.available(card.id)]
-        fit_here = [entry for entry in here if entry[0] >= 0]
-        if not fit_here:
-            raise MissingError(
-                f"no weights of {card.id} are on this machine.\n"
-                f"to make them, run: zoo train {card.id} --dataset DATASET"
-                f"   or: zoo weights convert {card.id} --from DIR"
+        if not (path / "weights.json").exists():
+            here = [folder.name for folder, _ in weights.available(card.id)]
+            raise UsageError(
+                f"--weights must be a weights folder or the name of one, but {str(named)!r} is neither"
+                f"{did_you_mean(str(named), here)} Weights of {card.id} on this machine: {', '.join(here) or 'none'}."
             )
-        path = max(fit_here)[2]
-    found, info = weights.load(path, device=device)
-    if info.model != card.id:
-        raise UsageError(f"{path} holds weights of {info.model}, not of {card.id}; name the right folder.")
-    return found, info
+        info = weights.read_info(path)
+        if info.model != card.id:
+            raise UsageError(f"{path} holds weights of {info.model}, not of {card.id}; name the right folder.")
+        return path, info
+    ranked = [(prefer(info), path.stat().st_mtime, path) for path, info in weights.available(card.id)]
+    best, _, path = max(ranked, default=(-1, 0.0, Path()))
+    if best < 0:
+        raise MissingError(
+            f"no weights of {card.id} are on this machine.\n"
+            f"to make them, run: zoo train {card.id} --dataset DATASET"
+            f"   or: zoo weights convert {card.id} --from DIR"
+        )
+    if (n := sum(rank == best for rank, *_ in ranked)) > 1:
+        say(f"weights: {path.name}, the newest of {n} that fit; --weights NAME takes another.")
+    return path, weights.read_info(path)
 
 
 def config_of(model: Model) -> dict[str, Any]:

@@ -6,10 +6,14 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoo.store import write_bytes
+
+if TYPE_CHECKING:
+    from zoo.audits.leakage import Finding, LeakageReport
 
 
 @dataclass(frozen=True)
@@ -46,3 +50,52 @@ def sample_grid(grid: Grid, path: Path, *, title: str) -> None:
     sink = io.BytesIO()
     figure.savefig(sink, format="png")
     write_bytes(path, sink.getvalue())
+
+
+def audit_plot(
+    report: LeakageReport, timeline: np.ndarray, path: Path, *, concepts: tuple[str, ...], title: str, most: int = 40
+) -> None:
+    """Draw an audit as PNG: accuracies against what chance gives, who saw what when, and accuracies by band.
+
+    Of more than ``most`` runs as many are shown, evenly chosen.
+
+    Shape:
+        timeline: (n_runs, n_positions) classes, -1 where there is no trial.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4.2), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    left, middle, right = figure.subplots(1, 3, width_ratios=(1.2, 1.5, 0.8))
+    bands = [found for found in report.findings if found.name.startswith("band_")]
+    _bars(left, report, [found for found in report.findings if found not in bands], "without the brain?")
+    _bars(right, report, bands, "by band (decides nothing)")
+    shown = timeline[np.unique(np.linspace(0, len(timeline) - 1, most).astype(int))]
+    scale = {"cmap": "turbo", "vmin": 0, "vmax": len(concepts) - 1}
+    drawn = middle.imshow(np.ma.masked_less(shown, 0), aspect="auto", interpolation="nearest", **scale)
+    middle.set(title=f"class of every trial, {len(shown)} of {len(timeline)} runs", xlabel="order", yticks=[])
+    bar = figure.colorbar(drawn, ax=middle, ticks=range(len(concepts)) if len(concepts) <= 20 else None)
+    if len(concepts) <= 20:
+        bar.ax.set_yticklabels(concepts, fontsize=7)
+    figure.suptitle(title)
+    sink = io.BytesIO()
+    figure.savefig(sink, format="png")
+    write_bytes(path, sink.getvalue())
+
+
+def _bars(axis: Any, report: LeakageReport, findings: list[Finding], title: str) -> None:
+    """One bar per question; grey is where 95 % of the relabelled test roles end."""
+    colours = {"leak": "#c0392b", "trace": "#e67e22", "no leak": "#2e86c1", "told": "#7d8b99", "not told": "#c5ced6"}
+    for row, found in enumerate(findings):
+        axis.barh(row, found.accuracy, color=colours[report.outcome(found)], height=0.6)
+        axis.fill_betweenx([row - 0.42, row + 0.42], found.low, found.high, color="black", alpha=0.25, linewidth=0)
+        axis.plot([found.chance] * 2, [row - 0.42, row + 0.42], color="black", linewidth=1)
+        axis.text(1.02, row, f"{found.accuracy:.2f} {report.outcome(found)}", va="center", fontsize=7)
+    axis.set(title=title, xlim=(0, 1), xlabel="accuracy; line: chance, grey: its 95 %")
+    axis.set_yticks(range(len(findings)), [_label(found.name) for found in findings])
+    axis.invert_yaxis()
+
+
+def _label(question: str) -> str:
+    return question.removeprefix("band_").replace("_hz", " Hz").replace("_", " ")

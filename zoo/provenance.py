@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import os
 import platform
 import shlex
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -22,6 +25,17 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+@cache
+def code_sha256(*modules: str) -> str:
+    """Hash of the source of some modules, so that what they computed is not taken for what they would compute now."""
+    sha = hashlib.sha256()
+    for name in modules:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin is not None:
+            sha.update(Path(spec.origin).read_bytes())
+    return sha.hexdigest()
 
 
 def git_state() -> tuple[str | None, bool | None]:
@@ -54,3 +68,15 @@ def cpu_name() -> str:
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
     return f"{name}, {os.cpu_count()} cores"
+
+
+def hardware(device: str) -> str:
+    """What computes on ``device``: the GPU's name, or the processor's."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if device == "cuda" and torch is not None else cpu_name()
+
+
+def threads() -> int | None:
+    """Threads that torch computes with; None where nothing had to be computed."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else torch.get_num_threads()

@@ -55,6 +55,11 @@ class Value(_Part):
     higher_is_better: bool | None = None
     interval: tuple[float, float] | None = None
     interval_method: str | None = None
+    chance: float | None = None
+    """What guessing scores, where that is known."""
+    p_chance: float | None = None
+    """One-sided p of being no better than chance, over units."""
+    p_method: str | None = None
     n: int | None = None
     n_units: int | None = None
     replicates: tuple[float, ...] = ()
@@ -87,7 +92,8 @@ class Provenance(_Part):
     dirty: bool | None
     device: str
     hardware: str
-    threads: int
+    threads: int | None
+    """Threads of torch; null where everything was on disk already."""
     packages: dict[str, str]
     weights_source: str
     trained_on: tuple[str, ...]
@@ -125,8 +131,11 @@ class Record(_Part):
 
     @property
     def run(self) -> str:
-        """Hash of the whole record: two runs of one identity differ here."""
-        return digest(self.model_dump(mode="json"))
+        """Hash of the whole record: two runs of one identity differ here.
+
+        Of what was written, that is: fields that later versions add do not change an older record.
+        """
+        return digest(self.model_dump(mode="json", exclude_unset=True))
 
     @property
     def name(self) -> str:
@@ -135,7 +144,7 @@ class Record(_Part):
 
     def to_json(self) -> bytes:
         """The file: the id and everything it hashes, readable."""
-        return json_bytes({"id": self.id, **self.model_dump(mode="json")})
+        return json_bytes({"id": self.id, **self.model_dump(mode="json", exclude_unset=True)})
 
     def write(self, path: Path) -> None:
         write_bytes(path, self.to_json())

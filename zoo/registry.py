@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from functools import cache
 from importlib import metadata
@@ -12,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from zoo.errors import UnknownNameError, ZooError
+from zoo.errors import UnknownNameError, ZooError, did_you_mean
 from zoo.specs import DatasetCard, MetricCard, ModelCard, TrackCard
 
 Card = TypeVar("Card", ModelCard, DatasetCard, MetricCard, TrackCard)
@@ -63,9 +62,7 @@ class Registry(Generic[Card]):
         for card in cards.values():
             if name in card.aliases:
                 return card
-        close = difflib.get_close_matches(name, cards, n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
-        raise UnknownNameError(f"unknown {self.kind} {name!r}{hint} See 'zoo list {self.kind}s'.")
+        raise UnknownNameError(f"unknown {self.kind} {name!r}{did_you_mean(name, cards)} See 'zoo list {self.kind}s'.")
 
     def _all(self) -> dict[str, Card]:
         return {**self._plugins(), **self._packaged(), **self._added}
@@ -114,5 +111,5 @@ def load_object(where: str) -> Any:
 
 models = Registry("model", ModelCard, "models/*.yaml")
 datasets = Registry("dataset", DatasetCard, "datasets/*.yaml")
-metrics = Registry("metric", MetricCard, "metrics/cards.yaml")
+metrics = Registry("metric", MetricCard, "metrics/cards/*.yaml")
 tracks = Registry("track", TrackCard, "tracks/*.yaml")

@@ -1,32 +1,34 @@
 """Train and evaluate: resolve everything into a plan, run its stages, write the record.
 
 plan → encode → generate → image features → metrics → record
+
+Torch is imported by what has to be computed, so an evaluation whose stages are on disk starts fast.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import os
 import resource
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 
 from zoo import __version__, provenance, registry, scoring, stages, weights
 from zoo.audits import controls
+from zoo.audits.duplicates import Pictures, thumbnails
 from zoo.audits.leakage import LeakageReport, audit_split
 from zoo.datasets import base as data_room
 from zoo.datasets.base import EEGDataset
-from zoo.errors import UsageError, ZooError
-from zoo.images import Images
-from zoo.models.base import Model
+from zoo.errors import IntegrityError, UsageError, ZooError
+from zoo.images import Features, Images
 from zoo.plan import (
-    CONTROLS,
     Plan,
     Progress,
     config_of,
@@ -37,13 +39,18 @@ from zoo.plan import (
     silent,
     split_sha,
 )
-from zoo.plots import Grid, sample_grid
+from zoo.plots import sample_grid
 from zoo.record import Audit, Cost, Identity, Provenance, Record, System, Value
 from zoo.scoring import EEGSide, Scored
 from zoo.specs import Split
 from zoo.stages import Stage
 from zoo.store import cache_dir, digest, stage_dir, write_bytes
-from zoo.training import fit
+
+if TYPE_CHECKING:
+    from zoo.models.base import Model
+
+Recordings = np.ndarray | controls.GaussianEEG
+AUDITS = ("zoo.audits.leakage", "zoo.audits.confound", "zoo.audits.duplicates")
 
 
 def train(
@@ -69,11 +76,17 @@ def train(
     Raises:
         MissingError: The dataset is not prepared, or the model is not in this release.
     """
+    import torch
+
+    from zoo.training import fit
+
     card = registry.models.get(model)
     if card.builder is None:
         raise weights.announced(card)
     if select not in ("val", "last"):
         raise UsageError(f"select must be val or last, not {select!r}.")
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"seed must be at least 0 and less than 2^63, not {seed}.")
     kind = pick_device(device)
     data = data_room.load(dataset)
     chosen = data.split(split)
@@ -127,7 +140,7 @@ def train(
 
 
 def evaluate(
-    model: str | Model, dataset: str, *, output_dir: Path | None = None, again: bool = False, **options: Any
+    model: str | Model, dataset: str, *, output_dir: str | Path | None = None, again: bool = False, **options: Any
 ) -> Record:
     """Evaluate a model and its controls on a split; the record is on disk before anything optional can fail.
 
@@ -137,50 +150,74 @@ def evaluate(
         output_dir: Where ``records/`` grows; the local board in the cache if omitted.
         again: Score although a record of this identity is here already; stages on disk are used all the same.
         options: ``split``, ``weights``, ``seed``, ``replicates``, ``limit`` (makes a partial record), ``device``,
-            ``batch_size``, ``shard``, ``metrics``, ``progress``: see ``make_plan``.
+            ``batch_size``, ``shard``, ``metrics``, ``progress``, ``say``: see ``make_plan``.
 
     Raises:
-        UsageError: Something does not fit, in one sentence.
+        UsageError: Something does not fit, or nothing can be written to ``output_dir``; in one sentence.
+        IntegrityError: A file of an earlier run is damaged; the message names it.
         MissingError: Data or weights are not here; the message names the command that brings them.
         ShardsMissingError: This shard is done, others are not.
     """
     started = time.monotonic()
     plan = make_plan(model, dataset, **options)
-    board = output_dir or cache_dir("board")
+    board = Path(output_dir) if output_dir else cache_dir("board")
     identity = identify(plan)
     if not again and (known := find_record(board, identity)) is not None:
         return known
-    report = audit(plan.data, plan.split)
+    if output_dir is not None:
+        _require_writable(board / "records" / identity.track / identity.model)
+    judged = _audited(plan)
     try:
         result = _score(plan)
     except (ZooError, stages.ShardsMissingError):
         raise
     except Exception as error:
-        failed = _record(plan, identity, report, Result(), started, error=f"{type(error).__name__}: {error}")
+        failed = _record(plan, identity, judged, Result(), started, error=f"{type(error).__name__}: {error}")
         failed.write(board / "records" / failed.name)
         raise
     units = result.units_parquet()
-    record = _record(plan, identity, report, result, started, units=units)
+    record = _record(plan, identity, judged, result, started, units=units)
     path = board / "records" / record.name
     write_bytes(path.with_suffix(".units.parquet"), units)
     record.write(path)
-    if result.grid is not None:
-        sample_grid(result.grid, path.with_suffix(".png"), title=f"{plan.info.model} on {plan.track.id}")
+    if result.images is not None:
+        _draw(result.images, path.with_suffix(".png"))
     return record
 
 
 def find_record(board: Path, identity: Identity) -> Record | None:
-    """A finished record of this identity under ``board``, if there is one."""
+    """A finished record of this identity under ``board``, if there is one.
+
+    Raises:
+        IntegrityError: A file with its name is not the record that was written.
+    """
     wanted = digest(identity.model_dump(mode="json"))
     for path in sorted((board / "records" / identity.track / identity.model).glob(f"{wanted[:12]}-*.json")):
-        record = Record.read(path)
+        try:
+            record = Record.read(path)
+        except (UsageError, IntegrityError) as error:
+            raise IntegrityError(f"{str(error).rstrip('.')}; delete it and run the same command again.") from error
         if record.id == wanted and record.status != "failed":
             return record
     return None
 
 
+def _require_writable(folder: Path) -> None:
+    """Refuse a place that takes no record before the work for one is done."""
+    deepest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not (deepest.is_dir() and os.access(deepest, os.W_OK | os.X_OK)):
+        raise UsageError(f"--output-dir must be a folder that can be written, but {deepest} is not; name another.")
+
+
 def audit(data: EEGDataset, split: Split) -> LeakageReport:
     """The leakage audit of a split."""
+    pictures = None
+    if (n := len(data.stimuli)) > 0:
+        identity = {"stimuli": data.stimuli_sha256, "code": provenance.code_sha256("zoo.audits.duplicates")}
+        decoded = (picture for row in range(n) for picture in data.stimulus_pixels([row]))
+        small = stages.once("thumbnails", identity, lambda: thumbnails(decoded))
+        roles = (data.stimulus_rows(split, role) for role in ("train", "test"))
+        pictures = Pictures(data.stimuli.sha256, small, *roles)
     return audit_split(
         eeg=data.eeg,
         spec=data.spec,
@@ -188,7 +225,31 @@ def audit(data: EEGDataset, split: Split) -> LeakageReport:
         trials=data.trials,
         roles=data.roles(split),
         protocol=split.protocol,
+        pictures=pictures,
     )
+
+
+def _audited(plan: Plan) -> Audit:
+    """The audit of the plan's split, kept: it depends on the data and on its own code alone."""
+    identity = {**data_identity(plan.data, plan.split), "code": provenance.code_sha256(*AUDITS)}
+
+    def judge() -> dict[str, Any]:
+        plan.work.progress(0, 1, "auditing the split")
+        report = audit(plan.data, plan.split)
+        judged = Audit(verdict=report.verdict, evidence=report.evidence, sentences=report.sentences)
+        return judged.model_dump(mode="json")
+
+    return Audit.model_validate(stages.once_json("audits", identity, judge))
+
+
+def _draw(images: Images, path: Path) -> None:
+    """The sample grid beside the record, drawn once for the same images."""
+    kept = (
+        stage_dir("grids", {"code": provenance.code_sha256("zoo.plots"), **images.side("model").identity}) / "grid.png"
+    )
+    if not kept.exists():
+        sample_grid(images.grid(), kept, title=f"{images.plan.info.model} on {images.plan.track.id}")
+    write_bytes(path, kept.read_bytes())
 
 
 @dataclass(frozen=True)
@@ -197,90 +258,133 @@ class Result:
 
     Attributes:
         units: Columns of the per-trial values (system, metric, trial_id, unit, value).
-        grid: Labelled rows of example images, for people.
+        images: The image side, None where there is none.
     """
 
     values: dict[str, Value] = field(default_factory=dict)
     controls: dict[str, System] = field(default_factory=dict)
     units: list[tuple[str, str, str, str, float]] = field(default_factory=list)
-    grid: Grid | None = None
-    images_per_second: float | None = None
+    images: Images | None = None
 
     def units_parquet(self) -> bytes:
-        """The per-trial values as a parquet file."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
+        """The per-trial values as a parquet file, kept: making one imports pandas, which takes longer than all else."""
         names = ("system", "metric", "trial_id", "unit", "value")
         columns = [list(column) for column in zip(*self.units, strict=True)] or [[] for _ in names]
-        sink = io.BytesIO()
-        pq.write_table(pa.table(dict(zip(names, columns, strict=True))), sink)
-        return sink.getvalue()
+        path = stage_dir("units", {"rows": digest(columns)}) / "units.parquet"
+        if not path.exists():
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            sink = io.BytesIO()
+            pq.write_table(pa.table(dict(zip(names, columns, strict=True))), sink)
+            write_bytes(path, sink.getvalue())
+        return path.read_bytes()
 
 
 def _score(plan: Plan) -> Result:
-    """Encode, generate, extract and measure; every stage first fills this shard's chunks, then all are gathered."""
-    images = None if plan.no_images else Images(plan)
-    features = [_encoding(plan, rows) for rows in (plan.train_rows, plan.test_rows)]
-    for stage in [*features, *(images.stages if images else ())]:
+    """Encode, generate, extract and measure; every stage first fills this shard's chunks, then all are gathered.
+
+    Every shard encodes all trials: that is quick, and what the controls do with the features needs all of them.
+    """
+    train, given, impossible = _brains(plan)
+    images = None if plan.no_images else Images(plan, given, train)
+    for stage in images.stages if images else ():
         stage.fill(plan.work)
-    train, test = (stage.gather() for stage in features)
-    systems = {"model": _score_eeg(plan, train, test, None)}
-    order = controls.shuffled(len(test), plan.track.id)
-    systems["shuffled-eeg"] = _score_eeg(plan, train, test, order)
-    for name in ("class-oracle", "nearest-train"):
-        systems[name] = {
-            card.id: Scored(scoring.null(card, "uses no EEG features")) for card in plan.metrics if "eeg" in card.needs
-        }
-    if images is not None:
-        for name, side in images.sides(train, test).items():
-            for card in plan.metrics:
-                if "images" in card.needs:
-                    plan.work.progress(0, 1, f"scoring {name} {card.id}")
-                    systems[name][card.id] = scoring.score_images(card, side, plan.signatures[card.id])
-    cards = {name: registry.metrics.get(name) for name in plan.track.metrics}
-    skipped = {name: Scored(scoring.null(cards[name], reason)) for name, reason in plan.unmeasured.items()}
-    for found in systems.values():
-        found |= {name: value for name, value in skipped.items() if name not in found}
+    systems: dict[str, dict[str, Scored]] = {}
+    for name in ("model", *plan.track.controls):
+        eeg = _eeg_side(plan, name, train, given[name]) if name in given and name != "random-codebook" else None
+        side = images.side(name) if images is not None and images.has(name) else None
+        found = systems[name] = {}
+        for card in plan.metrics:
+            plan.work.progress(0, 1, f"scoring ({name} {card.id})")
+            chosen = side if card.sees == "images" else eeg
+            if chosen is None:
+                why = "this control has no images" if card.sees == "images" else "this control has no EEG features"
+                found[card.id] = scoring.null(card, impossible.get(name, why))
+            else:
+                found[card.id] = scoring.score(card, chosen, plan.signatures[card.id])
+        for metric, reason in plan.unmeasured.items():
+            found[metric] = scoring.null(registry.metrics.get(metric), reason)
     values = {name: {metric: scored.value for metric, scored in found.items()} for name, found in systems.items()}
     return Result(
         values["model"],
-        {name: System(values=values[name]) for name in CONTROLS},
+        {name: System(values=values[name]) for name in plan.track.controls},
         [row for name, found in systems.items() for row in _unit_rows(plan, name, found)],
-        None if images is None else images.grid(),
-        None if images is None else images.per_second,
+        images,
     )
 
 
-def _encoding(plan: Plan, rows: np.ndarray) -> Stage:
-    def compute(part: slice) -> np.ndarray:
-        return stages.encode(plan.model, plan.data.eeg, rows[part], plan.work)
+def _brains(plan: Plan) -> tuple[Features, dict[str, Features], dict[str, str]]:
+    """EEG features of the training role, and of the test role under the model and the controls that replace its EEG.
 
-    return Stage("eeg-features", plan.identity_of(rows), rows.size, compute, "encoding EEG", stages.TRIALS)
+    Returns:
+        Training features; system → test features; control that cannot be had → reason.
+    """
+    whole = replace(plan.work, shard=None)
+
+    def encoding(rows: np.ndarray, eeg: Recordings, **extra: str) -> Features:
+        def compute(part: slice) -> np.ndarray:
+            from zoo import compute
+
+            return compute.encode(plan.model, eeg, rows[part], plan.work)
+
+        identity = {**plan.identity_of(rows), **extra}
+        stage = Stage("eeg-features", identity, rows.size, compute, "encoding EEG", stages.TRIALS)
+        stage.fill(whole)
+        return lambda: stage.rows()[:]
+
+    rows, track = plan.test_rows, plan.track.id
+    train, test = encoding(plan.train_rows, plan.data.eeg), encoding(rows, plan.data.eeg)
+    ids, subjects, labels = plan.data.trials["trial_id"], plan.data.trials["subject"][rows], plan.data.labels[rows]
+
+    def dealt(order: np.ndarray) -> Features:
+        return lambda: test()[order]
+
+    made: dict[str, Callable[[], Features]] = {
+        "shuffled-eeg": lambda: dealt(controls.shuffled(rows.size, track)),
+        "other-subject": lambda: dealt(controls.other_subject(subjects, track)),
+        "gaussian-eeg": lambda: encoding(
+            rows, controls.GaussianEEG(plan.data.eeg, plan.train_rows, ids, track), instead="gaussian-eeg", track=track
+        ),
+        "random-codebook": lambda: lambda: controls.random_codebook(train(), labels, track),
+    }
+    given, impossible = {"model": test}, {}
+    for name in plan.track.controls:
+        if name in made:
+            try:
+                given[name] = made[name]()
+            except UsageError as error:
+                impossible[name] = str(error)
+    return train, given, impossible
 
 
-def _score_eeg(plan: Plan, train: np.ndarray, test: np.ndarray, order: np.ndarray | None) -> dict[str, Scored]:
-    """Metrics of the EEG features; with ``order``, of features that were dealt to other trials."""
-    side = EEGSide(
-        train_features=train,
-        train_labels=plan.data.labels[plan.train_rows],
-        test_features=test if order is None else test[order],
-        test_labels=plan.data.labels[plan.test_rows],
-        test_units=plan.units(plan.test_rows),
-        n_classes=len(plan.data.concepts),
-        finetune=(lambda: _finetune(plan)) if order is None else None,
-    )
-    found = {}
-    for card in plan.metrics:
-        if "eeg" in card.needs:
-            plan.work.progress(0, 1, f"scoring {card.id}")
-            found[card.id] = scoring.score_eeg(card, side, plan.signatures[card.id])
-    return found
+def _eeg_side(plan: Plan, system: str, train: Features, test: Features) -> EEGSide:
+    """What the EEG metrics of one system may be given."""
+    data = plan.data
+    identity = {
+        **plan.identity_of(plan.test_rows),
+        "table": data.fingerprint,
+        "train": digest([str(trial) for trial in data.trials["trial_id"][plan.train_rows]]),
+        "for": system,
+        "track": plan.track.id,
+        "unit": plan.track.unit,
+        "controls": provenance.code_sha256("zoo.audits.controls", __name__),
+    }
+    units = plan.units(plan.test_rows)
+    arrays: dict[str, Callable[[], Any]] = {
+        "train_features": train,
+        "train_labels": lambda: data.labels[plan.train_rows],
+        "test_features": test,
+        "test_labels": lambda: data.labels[plan.test_rows],
+        "test_units": lambda: units,
+        "n_classes": lambda: len(data.concepts),
+    }
+    return EEGSide(identity, arrays, units, (lambda: _finetune(plan)) if system == "model" else None)
 
 
 def _finetune(plan: Plan) -> np.ndarray:
     """Per test trial, whether the encoder fine-tuned with a linear head is right; kept, since it is a training."""
-    card = next(card for card in plan.metrics if "encoder" in card.needs)
+    card = next(card for card in plan.metrics if "encoder" in card.needs.values())
     val = np.flatnonzero(plan.roles == "val")
 
     def compute() -> np.ndarray:
@@ -313,7 +417,7 @@ def _unit_rows(plan: Plan, system: str, found: dict[str, Scored]) -> list[tuple[
 def _record(
     plan: Plan,
     identity: Identity,
-    report: LeakageReport,
+    judged: Audit,
     result: Result,
     started: float,
     *,
@@ -321,12 +425,11 @@ def _record(
     error: str | None = None,
 ) -> Record:
     commit, dirty = provenance.git_state()
-    gpu = torch.cuda.get_device_name() if plan.work.device == "cuda" else None
     return Record(
         status="failed" if error else "partial" if plan.limit else "ok",
         error=error,
         identity=identity,
-        audit=Audit(verdict=report.verdict, evidence=report.evidence, sentences=report.sentences),
+        audit=judged,
         headline=plan.track.headline,
         values=result.values,
         controls=result.controls,
@@ -337,8 +440,8 @@ def _record(
             git=commit,
             dirty=dirty,
             device=plan.work.device,
-            hardware=gpu or provenance.cpu_name(),
-            threads=torch.get_num_threads(),
+            hardware=provenance.hardware(plan.work.device),
+            threads=provenance.threads(),
             packages=provenance.versions(),
             weights_source=f"{plan.info.source}: {plan.info.name}",
             trained_on=plan.info.trained_on,
@@ -348,8 +451,8 @@ def _record(
         ),
         cost=Cost(
             seconds=time.monotonic() - started,
-            n_parameters=sum(parameter.numel() for parameter in plan.model.parameters()),
-            images_per_second=result.images_per_second,
+            n_parameters=plan.facts.n_parameters,
+            images_per_second=result.images.per_second if result.images else None,
             peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         ),
     )

@@ -1,59 +1,84 @@
-"""From arrays to values with intervals: calls each metric as its card says, for the model and for every control."""
+"""From arrays to values with intervals: gives each metric what its card names, for the model and for every control.
+
+Scores are kept under the hash of what decides them, the metric's own code included: a new metric costs only itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from zoo import registry, stats
-from zoo.errors import MissingError, UsageError
+from zoo.errors import MissingError, UnknownNameError, UsageError
 from zoo.metrics.base import Score, extractor_card, signature, weights_path
+from zoo.provenance import code_sha256
 from zoo.record import Value
 from zoo.specs import MetricCard, TrackCard
+from zoo.stages import whole
+from zoo.store import digest, read_json, stage_dir, write_json
 
-Outputs = Mapping[str, np.ndarray]
-"""What an extractor gives for some images: ``features`` (n, d), and ``logits`` (n, k) where the network has classes."""
+PER_IMAGE = ("generated", "pairs", "labels", "own")
+"""What has one entry per generated image, so that leaving out images leaves out entries."""
+ONE_OVER_CLASSES = "1 / n_classes"
 
 
 @dataclass(frozen=True)
 class EEGSide:
-    """Encoder features of both roles, in the order of the dataset.
+    """What the EEG metrics of one system may be given.
 
     Attributes:
-        test_units: Resampling unit of each test trial.
+        identity: What decides the arrays.
+        arrays: Name → what makes or reads the array.
+        units: Resampling unit of each test trial.
         finetune: Runs the fine-tuned head, None where there is nothing to fine-tune (a control).
     """
 
-    train_features: np.ndarray
-    train_labels: np.ndarray
-    test_features: np.ndarray
-    test_labels: np.ndarray
-    test_units: np.ndarray
-    n_classes: int
+    identity: Mapping[str, Any]
+    arrays: Mapping[str, Callable[[], Any]]
+    units: np.ndarray
     finetune: Callable[[], np.ndarray] | None
+
+    def replicates(self, card: MetricCard) -> int:
+        return 1
+
+    def get(self, name: str, card: MetricCard, replicate: int) -> Any:
+        return self.arrays[name]()
 
 
 @dataclass(frozen=True)
 class ImageSide:
-    """Extracted images of one system, per extractor.
+    """What the image metrics of one system may be given.
 
     Attributes:
-        generated: One entry per replicate; each maps extractor → outputs for the same trials in the same order.
-        reference: Real pictures of the test role, with their labels: what distances are measured to.
-        known: Real pictures of the training role, with their labels: what the judge learns from.
-        labels, units: Conditioning class and resampling unit of each trial.
+        identity: What decides the images.
+        outputs: (``generated``, ``reference`` or ``known``; replicate; extractor; output) → (n, width), an array or
+            rows read when sliced. An extractor that compares gives (n,), each image beside the trial's own picture.
+        arrays: ``labels``, ``own``, ``reference_labels``, ``known_labels``, ``n_classes``.
+        units: Resampling unit of each trial.
     """
 
-    generated: tuple[Mapping[str, Outputs], ...]
-    reference: Mapping[str, Outputs]
-    reference_labels: np.ndarray
-    known: Mapping[str, Outputs]
-    known_labels: np.ndarray
-    labels: np.ndarray
+    identity: Mapping[str, Any]
+    n_replicates: int
+    outputs: Callable[[str, int, str, str], Any]
+    arrays: Mapping[str, Any]
     units: np.ndarray
+
+    def replicates(self, card: MetricCard) -> int:
+        return 1 if "replicates" in card.needs.values() else self.n_replicates
+
+    def get(self, name: str, card: MetricCard, replicate: int) -> Any:
+        """The array called ``name``, as the card's extractor and output make it."""
+        assert card.extractor is not None
+        if name == "replicates":
+            everyone = range(self.n_replicates)
+            return np.stack([np.asarray(self.outputs("generated", k, card.extractor, card.output)) for k in everyone])
+        if name in ("generated", "pairs", "reference", "known"):
+            return self.outputs(name, replicate, card.extractor, card.output)
+        return self.arrays[name]
 
 
 @dataclass(frozen=True)
@@ -64,17 +89,26 @@ class Scored:
     per_unit: np.ndarray | None = None
 
 
-def usable(track: TrackCard, without_images: str | None) -> tuple[list[MetricCard], dict[str, str]]:
-    """Metrics of the track that can be computed here, and for the others the reason why not."""
+def usable(track: TrackCard, *, no_images: str | None, no_pairs: str | None) -> tuple[list[MetricCard], dict[str, str]]:
+    """Metrics of the track that can be computed here, and for the others the reason why not.
+
+    Args:
+        no_images: Why there are no images to look at, if there are none.
+        no_pairs: Why trials have no picture of their own, if they have none.
+    """
     cards, reasons = [], {}
     for name in track.metrics:
         card = registry.metrics.get(name)
-        if "images" in card.needs and without_images is not None:
-            reasons[card.id] = without_images
-        elif (absent := _absent(card)) is not None:
-            reasons[card.id] = absent
-        else:
+        reason = no_images if card.sees == "images" else None
+        if card.sees == "responses":
+            reason = "needs a model that predicts EEG"
+        elif card.pairing == "instance":
+            reason = reason or no_pairs
+        reason = reason or _absent(card)
+        if reason is None:
             cards.append(card)
+        else:
+            reasons[card.id] = reason
     return cards, reasons
 
 
@@ -99,6 +133,8 @@ def _absent(card: MetricCard) -> str | None:
         return None
     try:
         weights_path(extractor_card(card.extractor))
+    except UnknownNameError:
+        return f"extractor {card.extractor} is not in this release"
     except MissingError as error:
         return str(error).replace("\n", " ")
     return None
@@ -108,126 +144,143 @@ def signatures(cards: Iterable[MetricCard], facts: Mapping[str, Any]) -> dict[st
     """Signature of each metric, given what the track fixes (sizes, reference)."""
     found = {}
     for card in cards:
-        used = {key: facts[key] for key in ("n", "ref") if "images" in card.needs}
-        if "eeg" in card.needs:
+        if card.sees == "images":
+            used = {key: facts[key] for key in ("n", "ref")}
+        else:
             used = {"n": facts["trials"]}
         extractor = extractor_card(card.extractor) if card.extractor else None
         found[card.id] = signature(card, extractor, **used)
     return found
 
 
-def score_eeg(card: MetricCard, side: EEGSide, name: str) -> Scored:
-    """One metric of the EEG features."""
-    if len(side.test_labels) < card.min_n:
-        return _null(card, f"needs at least {card.min_n} trials, got {len(side.test_labels)}", name)
+def score(card: MetricCard, side: EEGSide | ImageSide, name: str) -> Scored:
+    """One metric of one system, computed once.
+
+    Args:
+        name: The metric's signature.
+
+    Raises:
+        IntegrityError: The score that was kept is damaged.
+    """
+    code = code_sha256(card.function.partition(":")[0], *_metric_modules(), "zoo.stats", __name__)
+    folder = stage_dir("scores", dict(side.identity))
+    path = folder / f"{card.id}-{digest([name, card.params, code])[:16]}.json"
+    if not path.exists():
+        scored = _compute(card, side, name)
+        per_unit = None if scored.per_unit is None else scored.per_unit.tolist()
+        write_json(path, {"value": scored.value.model_dump(mode="json"), "per_unit": per_unit})
+    with whole(path):
+        found = read_json(path)
+        per_unit = None if found["per_unit"] is None else np.array(found["per_unit"], float)
+        kept = Scored(Value.model_validate(found["value"]), per_unit)
+    return kept
+
+
+def _metric_modules() -> Iterator[str]:
+    """Modules that metrics are made of; they build on one another, so each may move any score."""
+    import zoo.metrics
+
+    return (f"zoo.metrics.{found.name}" for found in pkgutil.iter_modules(zoo.metrics.__path__))
+
+
+def _compute(card: MetricCard, side: EEGSide | ImageSide, name: str) -> Scored:
+    what = "images" if card.sees == "images" else "trials"
+    if len(side.units) < card.min_n:
+        return null(card, f"needs at least {card.min_n} {what}, got {len(side.units)}", name)
+    if "encoder" in card.needs.values():
+        finetune = getattr(side, "finetune", None)
+        if finetune is None:
+            return null(card, "nothing is fine-tuned for a control", name)
+        return _summary(card, [Score(float(finetune().mean()), finetune())], name, side, None)
+    if "reference" in card.needs.values() and (n := len(side.get("reference", card, 0))) < card.min_n:
+        return null(card, f"needs at least {card.min_n} reference pictures, got {n}", name)
     function = registry.load_object(card.function)
-    if "encoder" in card.needs:
-        if side.finetune is None:
-            return _null(card, "nothing is fine-tuned for a control", name)
-        correct = side.finetune()
-        score = Score(float(correct.mean()), correct)
-    elif "eeg-train" in card.needs:
-        score = function(
-            train_features=side.train_features,
-            train_labels=side.train_labels,
-            test_features=side.test_features,
-            test_labels=side.test_labels,
-        )
-    else:
-        score = function(features=side.test_features, labels=side.test_labels, n_classes=side.n_classes)
-    return _summary(card, [score], name, side.test_units, None)
 
+    def measure(replicate: int, rows: np.ndarray | None = None) -> Score:
+        given = {}
+        for argument, array in card.needs.items():
+            value = side.get(array, card, replicate)
+            given[argument] = value if rows is None or array not in PER_IMAGE else value[rows]
+        found = function(**given, **card.params)
+        return found if isinstance(found, Score) else Score(float(found))
 
-def score_images(card: MetricCard, side: ImageSide, name: str) -> Scored:
-    """One metric of the images, for every replicate."""
-    assert card.extractor is not None
-    n = len(side.labels)
-    if n < card.min_n:
-        return _null(card, f"needs at least {card.min_n} images, got {n}", name)
-    function = registry.load_object(card.function)
-    kind = card.extractor
-    generated = [replicate[kind] for replicate in side.generated]
-    if "labels" in card.needs:
-        scores = [
-            function(
-                generated=images["features"],
-                labels=side.labels,
-                train_features=side.known[kind]["features"],
-                train_labels=side.known_labels,
-                real_features=side.reference[kind]["features"],
-                real_labels=side.reference_labels,
-            )
-            for images in generated
-        ]
-        return _summary(card, scores, name, side.units, None)
-    if "reference" in card.needs:
-        real = side.reference[kind]["features"]
-        if len(real) < card.min_n:
-            return _null(card, f"needs at least {card.min_n} reference pictures, got {len(real)}", name)
-
-        def measure(images: Outputs, rows: np.ndarray) -> Score:
-            return _as_score(function(generated=images["features"][rows], reference=real))
-    else:
-
-        def measure(images: Outputs, rows: np.ndarray) -> Score:
-            return _as_score(function(logits=images["logits"][rows]))
-
-    everything = np.arange(n)
-    scores = [measure(images, everything) for images in generated]
-    return _summary(card, scores, name, side.units, lambda rows: measure(generated[0], rows).value)
-
-
-def _as_score(found: Any) -> Score:
-    if isinstance(found, Score):
-        return found
-    if isinstance(found, tuple):
-        return Score(float(found[0]))
-    return Score(float(found))
+    try:
+        scores = [measure(replicate) for replicate in range(side.replicates(card))]
+    except UsageError as error:
+        return null(card, str(error), name)
+    return _summary(card, scores, name, side, lambda rows: measure(0, rows).value)
 
 
 def _summary(
-    card: MetricCard, scores: list[Score], name: str, units: np.ndarray, statistic: Callable[[np.ndarray], float] | None
+    card: MetricCard,
+    scores: list[Score],
+    name: str,
+    side: EEGSide | ImageSide,
+    statistic: Callable[[np.ndarray], float] | None,
 ) -> Scored:
-    """Mean over replicates, with the interval that the card asks for."""
+    """Mean over replicates, with the interval that the card asks for and, where chance is known, a test against it."""
     values = tuple(score.value for score in scores)
-    per_unit, interval = None, None
+    mean = float(np.mean(values))
+    per_unit, interval, test = None, None, None
+    chance = _chance(card, scores[0], side)
     parts = [score.per_unit for score in scores if score.per_unit is not None]
     if len(parts) == len(scores):
         per_unit = np.mean(parts, axis=0)
-        interval = stats.cluster_interval(per_unit, units)
+        interval = stats.cluster_interval(per_unit, side.units)
         if interval is not None and per_unit.min() >= 0 and per_unit.max() <= 1:  # a share cannot leave [0, 1]
             interval = replace(interval, low=max(interval.low, 0.0), high=min(interval.high, 1.0))
+        if chance is not None:
+            better = card.higher_is_better
+            test = stats.p_against_chance(per_unit, side.units, chance, higher_is_better=better)
     elif statistic is not None and card.interval == "jackknife":
-        interval = _jackknife(card, statistic, len(units))
-    detail = {key: float(value) for key, value in scores[0].detail.items()}
+        interval = _jackknife(card, statistic, side, mean - values[0])
     value = Value(
-        value=float(np.mean(values)),
+        value=mean,
         signature=name,
         higher_is_better=card.higher_is_better,
         interval=None if interval is None else (interval.low, interval.high),
         interval_method=None if interval is None else interval.method,
-        n=len(units),
+        chance=chance,
+        p_chance=None if test is None else test.p,
+        p_method=None if test is None else test.method,
+        n=len(side.units),
         n_units=None if interval is None else interval.n_units,
         replicates=values,
-        detail=detail,
+        detail={key: float(value) for key, value in scores[0].detail.items()},
     )
     return Scored(value, per_unit)
 
 
-def _jackknife(card: MetricCard, statistic: Callable[[np.ndarray], float], n: int) -> stats.Interval | None:
-    """None where leaving out a tenth would fall below the metric's smallest set."""
-    if n - n // 10 - 1 < card.min_n:
+def _chance(card: MetricCard, score: Score, side: EEGSide | ImageSide) -> float | None:
+    """What guessing scores: as the metric says, one over the number of classes, or the card's number."""
+    if "chance" in score.detail:
+        return float(score.detail["chance"])
+    if card.chance == ONE_OVER_CLASSES:
+        return 1 / float(side.get("n_classes", card, 0))
+    try:
+        return None if card.chance is None else float(card.chance)
+    except ValueError:  # in words: it depends on the images
+        return None
+
+
+def _jackknife(
+    card: MetricCard, statistic: Callable[[np.ndarray], float], side: EEGSide | ImageSide, shift: float
+) -> stats.Interval | None:
+    """Leaves out unit after unit of one replicate; ``shift`` moves it to the mean of all replicates.
+
+    None with one unit, and where leaving one out would fall below what the metric is defined for.
+    """
+    n = len(side.units)
+    largest = max(np.unique(side.units, return_counts=True)[1])
+    if n - largest < card.min_n:
         return None
     try:
-        return stats.jackknife_interval(statistic, n)
+        interval = stats.jackknife_interval(statistic, n, units=side.units)
     except UsageError:
         return None
+    return None if interval is None else replace(interval, low=interval.low + shift, high=interval.high + shift)
 
 
-def null(card: MetricCard, reason: str) -> Value:
+def null(card: MetricCard, reason: str, name: str | None = None) -> Scored:
     """A value that does not exist, and why."""
-    return Value(value=None, reason=reason, higher_is_better=card.higher_is_better)
-
-
-def _null(card: MetricCard, reason: str, name: str) -> Scored:
     return Scored(Value(value=None, reason=reason, signature=name, higher_is_better=card.higher_is_better))

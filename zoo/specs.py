@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from zoo.errors import UsageError
 
@@ -16,6 +16,27 @@ Pairing = Literal["instance", "class", "none"]
 """How trials and images belong together: each trial has its own image, only the class is shared, or not at all."""
 Verdict = Literal["clean", "suspect", "confounded", "unknown"]
 Task = Literal["reconstruction", "recognition", "encoding", "editing"]
+Array = Literal[
+    "generated",
+    "replicates",
+    "pairs",
+    "labels",
+    "own",
+    "reference",
+    "reference_labels",
+    "known",
+    "known_labels",
+    "test_features",
+    "test_labels",
+    "test_units",
+    "train_features",
+    "train_labels",
+    "n_classes",
+    "encoder",
+    "predicted",
+    "observed",
+]
+"""What a metric may be given; docs/adding.md says what each is."""
 Protocol = Literal[
     "random-window",
     "legacy-block",
@@ -185,13 +206,31 @@ class MetricCard(Spec):
     chance: str | None = None
     min_n: int = 2
     """Fewest samples it is defined for; below, it is refused, never scored."""
-    needs: tuple[Literal["images", "reference", "labels", "pairs", "eeg", "eeg-train", "encoder"], ...]
-    pairing: Pairing | None = None
+    needs: dict[str, Array]
+    """Argument of the function → what it is given. A list where the names are equal."""
+    params: dict[str, Any] = {}
+    """Further arguments; they are part of the definition, so changing one makes a new ``version``."""
     extractor: str | None = None
-    interval: Literal["cluster", "jackknife"]
+    output: str = "features"
+    """Which output of the extractor images are compared by."""
+    pairing: Literal["instance"] | None = None
+    """``instance``: defined only where each trial has a picture of its own."""
+    interval: Literal["cluster", "jackknife", "none"]
     definition: str
     source: str
     aliases: tuple[str, ...] = ()
+
+    @field_validator("needs", mode="before")
+    @classmethod
+    def _same_names(cls, needs: Any) -> Any:
+        return {name: name for name in needs} if isinstance(needs, list | tuple) else needs
+
+    @property
+    def sees(self) -> Literal["images", "eeg", "responses"]:
+        """Which side of an evaluation it looks at."""
+        if self.extractor is not None:
+            return "images"
+        return "responses" if "predicted" in self.needs.values() else "eeg"
 
 
 class ExtractorCard(Spec):
@@ -199,14 +238,17 @@ class ExtractorCard(Spec):
 
     id: str
     title: str
+    function: str | None = None
+    """``module:attribute`` of a function of the images themselves, where there is no network."""
     file: File | None = None
     """Its weights, if it has any; a url ``package:<module>/<path>`` names a file that an installed package ships."""
     resize: str
     """How images reach the network's input size; part of every signature."""
     size: int
-    width: int
-    """Length of a feature vector."""
-    logits: int | None = None
+    outputs: dict[str, int]
+    """Name → length of one image's vector, flattened, in the order in which the network makes them."""
+    compares: bool = False
+    """Looks at a generated image beside the trial's own picture; each output is then one value per image."""
     source: str
 
 

@@ -1,23 +1,24 @@
-"""Content-addressed computation: arrays made in chunks, each on disk whole or not at all.
+"""Content-addressed computation: arrays made in chunks, each on disk whole or not at all. No torch.
 
 A stage's folder is named by the hash of everything that decides its rows. Chunks have a fixed size and are computed in
-fixed micro-batches, so batch size, shards and interruptions change no value.
+fixed micro-batches, so batch size, shards and interruptions change no value. What is on disk is read without asking how
+it was made, so an evaluation that computes nothing new loads no network.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from zoo.models.base import EEGEncoder, Reconstructor
-from zoo.store import stage_dir, write_bytes
+from zoo.errors import IntegrityError
+from zoo.store import read_json, stage_dir, write_bytes, write_json
 
 Progress = Callable[[int, int, str], None]
 CHUNK = 64
@@ -36,13 +37,61 @@ class Work:
     """(k, n): compute only every n-th chunk, starting with the k-th."""
     progress: Progress = lambda done, total, what: None
 
-    def micro(self, model: EEGEncoder) -> int:
-        """Rows per call: fixed on a cpu, the batch size on a GPU, where small calls would waste it."""
-        return model.micro_batch if self.device == "cpu" else min(self.batch_size, CHUNK)
-
 
 class ShardsMissingError(Exception):
     """This shard is done, but chunks of other shards are not here yet."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a stage that is on disk, read when sliced and never kept: memory does not grow with their number.
+
+    Indexes along the first axis as an array does.
+
+    Attributes:
+        start: Row of the stage that is the first one here.
+        columns: Part of the second axis.
+    """
+
+    paths: tuple[Path, ...]
+    chunk: int
+    n: int
+    start: int = 0
+    columns: slice = field(default_factory=lambda: slice(None))
+
+    @cached_property
+    def _first(self) -> np.ndarray:
+        return self._read(0)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.n, *self._first.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._first.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self._first.ndim
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
+        rows = np.arange(self.start, self.start + self.n)[key]
+        found = np.empty((rows.size, *self.shape[1:]), self.dtype)
+        for index in np.unique(rows // self.chunk):
+            here = rows // self.chunk == index
+            found[here] = self._read(int(index))[rows[here] - index * self.chunk]
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
+
+    def _read(self, index: int) -> np.ndarray:
+        found = _load(self.paths[index])
+        return found[:, self.columns] if found.ndim > 1 else found
 
 
 @dataclass(frozen=True)
@@ -57,9 +106,9 @@ class Stage:
     chunk: int = CHUNK
 
     @cached_property
-    def _paths(self) -> list[Path]:
+    def _paths(self) -> tuple[Path, ...]:
         folder = stage_dir(self.kind, {**self.identity, "n": self.n, "chunk": self.chunk})
-        return [folder / f"{index:05d}.npy" for index in range(-(-self.n // self.chunk))]
+        return tuple(folder / f"{index:05d}.npy" for index in range(-(-self.n // self.chunk)))
 
     def fill(self, work: Work) -> None:
         """Compute this shard's chunks that are not on disk."""
@@ -71,20 +120,20 @@ class Stage:
                 _save(self._paths[index], self.compute(part))
         work.progress(self.n, self.n, self.what)
 
-    def rows(self, part: slice) -> np.ndarray:
-        """Rows of one chunk that is on disk."""
-        found: np.ndarray = np.load(self._paths[part.start // self.chunk], allow_pickle=False)
-        return found
-
-    def gather(self) -> np.ndarray:
-        """All rows.
+    def rows(self, part: slice = slice(None), columns: slice = slice(None)) -> Rows:
+        """Consecutive rows, read when needed.
 
         Raises:
             ShardsMissingError: Chunks of other shards are not here.
         """
         if not all(path.exists() for path in self._paths):
             raise ShardsMissingError
-        return np.concatenate([np.load(path, allow_pickle=False) for path in self._paths])
+        start, stop, _ = part.indices(self.n)
+        return Rows(self._paths, self.chunk, stop - start, start, columns)
+
+    def part(self, part: slice) -> np.ndarray:
+        """Rows of one chunk that is on disk, whether or not the others are."""
+        return _load(self._paths[part.start // self.chunk])
 
 
 def once(kind: str, identity: dict[str, Any], compute: Callable[[], np.ndarray]) -> np.ndarray:
@@ -92,7 +141,40 @@ def once(kind: str, identity: dict[str, Any], compute: Callable[[], np.ndarray])
     path = stage_dir(kind, identity) / "array.npy"
     if not path.exists():
         _save(path, compute())
-    found: np.ndarray = np.load(path, allow_pickle=False)
+    return _load(path)
+
+
+def once_json(kind: str, identity: dict[str, Any], compute: Callable[[], Any]) -> Any:
+    """Plain data, kept under the hash of ``identity``."""
+    path = stage_dir(kind, identity) / "value.json"
+    if not path.exists():
+        write_json(path, compute())
+    with whole(path):
+        found = read_json(path)
+    return found
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[None]:
+    """Around reading a file of the zoo's own: whatever its bytes make a reader stumble over is named.
+
+    Nothing is computed again in its place by itself: a damaged file is a disk or a copy that somebody must know of.
+
+    Raises:
+        IntegrityError: The file is not what was written.
+    """
+    try:
+        yield
+    except (OSError, MemoryError):  # the machine's fault, not the file's
+        raise
+    except Exception as error:
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise IntegrityError(f"{path} is damaged ({why}); delete it and run the same command again.") from error
+
+
+def _load(path: Path) -> np.ndarray:
+    with whole(path), path.open("rb") as file:
+        found: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
     return found
 
 
@@ -100,58 +182,3 @@ def _save(path: Path, array: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     write_bytes(path, buffer.getvalue())
-
-
-def encode(model: EEGEncoder, eeg: np.ndarray, rows: np.ndarray, work: Work) -> np.ndarray:
-    """EEG features of ``rows``: (n, n_features) float32, read from the memory map batch by batch."""
-    micro, blocks = work.micro(model), []
-    with torch.inference_mode():
-        for start in range(0, rows.size, micro):
-            batch = torch.from_numpy(np.array(eeg[rows[start : start + micro]])).to(work.device)
-            blocks.append(model.encode(batch).float().cpu().numpy())
-    return np.concatenate(blocks)
-
-
-def generate(
-    model: Reconstructor,
-    eeg: np.ndarray,
-    rows: np.ndarray,
-    noise: list[np.random.Generator],
-    resolution: int,
-    work: Work,
-) -> np.ndarray:
-    """One image per row of EEG: (n, 3, resolution, resolution) uint8.
-
-    Args:
-        noise: The generator of each sample, keyed by (track, trial, replicate) and nothing else.
-        resolution: The track's; a model of another size is resized (bilinear, antialiased).
-    """
-    micro, blocks = work.micro(model), []
-    features = encode(model, eeg, rows, work)
-    with torch.inference_mode():
-        for start in range(0, rows.size, micro):
-            drawn = np.stack([model.draw_noise(rng) for rng in noise[start : start + micro]])
-            given = torch.from_numpy(features[start : start + micro]).to(work.device)
-            images = model.decode(given, torch.from_numpy(drawn).to(work.device))
-            blocks.append(to_uint8(images, model.rounding, resolution))
-    return np.concatenate(blocks)
-
-
-def to_uint8(images: torch.Tensor, rounding: str, resolution: int) -> np.ndarray:
-    """(n, 3, h, w) in [0, 1] → (n, 3, resolution, resolution) uint8, by the model's own rounding."""
-    if images.shape[-1] != resolution:
-        images = torch.nn.functional.interpolate(
-            images, size=(resolution, resolution), mode="bilinear", antialias=True, align_corners=False
-        )
-    scaled = images.float().clamp(0, 1) * 255
-    whole: np.ndarray = (scaled if rounding == "truncate" else scaled.round()).to(torch.uint8).cpu().numpy()
-    return whole
-
-
-def resize_pictures(pictures: list[np.ndarray], resolution: int) -> np.ndarray:
-    """Real pictures of any size, (h, w, 3) uint8, as (n, 3, resolution, resolution): centre square, bicubic (PIL)."""
-    from PIL import Image, ImageOps
-
-    size = (resolution, resolution)
-    fitted = [ImageOps.fit(Image.fromarray(picture), size, Image.Resampling.BICUBIC) for picture in pictures]
-    return np.stack([np.asarray(image).transpose(2, 0, 1) for image in fitted])

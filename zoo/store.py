@@ -11,13 +11,20 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from stat import S_ISREG
 from typing import IO, Any
 
 from zoo.errors import ZooError
+
+UNFINISHED = re.compile(r"\..+\.[0-9a-f]{16}")
+"""Names that ``_beside`` gives."""
+DAY_SECONDS = 86_400.0
 
 
 def cache_dir(*parts: str) -> Path:
@@ -61,7 +68,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     with _disk_full_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("xb") as file:
+            with temporary.open("xb") as file, _held(temporary):
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -101,7 +108,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             work.mkdir()
-            yield work
+            with _held(work):
+                yield work
             if path.exists():
                 old = _beside(path)
                 path.replace(old)
@@ -112,6 +120,23 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             _sync_folder(path.parent)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def sweep(root: Path) -> tuple[int, int]:
+    """Remove what killed processes left unfinished under ``root``, once nobody has written to it for a day.
+
+    Returns:
+        How many files and folders were removed, and how many bytes they held.
+    """
+    count = size = 0
+    for path in [path for path in root.rglob(".*") if UNFINISHED.fullmatch(path.name)]:
+        with _held(path) as abandoned, contextlib.suppress(OSError):
+            found = [inner.lstat() for inner in (path, *path.rglob("*"))]
+            if abandoned and max(stat.st_ctime for stat in found) < time.time() - DAY_SECONDS:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                count += 1
+                size += sum(stat.st_size for stat in found if S_ISREG(stat.st_mode))
+    return count, size
 
 
 @contextlib.contextmanager
@@ -127,6 +152,21 @@ def lock(path: Path) -> Iterator[None]:
 def _beside(path: Path) -> Path:
     """An unused hidden name in the same folder; ``tempfile`` would hide the result from everybody else (mode 600)."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[bool]:
+    """Mark what is being written as in use until this block, or the process, ends; False if that is not possible."""
+    with contextlib.ExitStack() as stack:
+        held = False
+        with contextlib.suppress(ImportError, OSError):  # in use already, Windows, some network file systems
+            import fcntl
+
+            handle = os.open(path, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+        yield held
 
 
 def _sync_folder(path: Path) -> None:

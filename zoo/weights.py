@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import Tensor
 
 from zoo import registry
 from zoo.errors import IntegrityError, MissingError, UsageError
-from zoo.models.base import Model
 from zoo.specs import SHA256, EEGSpec, ModelCard
 from zoo.store import atomic_folder, cache_dir, file_sha256, read_json, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zoo.models.base import Model
 
 
 class WeightsInfo(BaseModel):
@@ -46,6 +48,8 @@ def folder_of(model: str, name: str) -> Path:
 
 def build(card: ModelCard, eeg: EEGSpec, overrides: dict[str, Any] | None = None) -> Model:
     """A model with initial weights (seeded by the caller) for recordings like ``eeg``."""
+    from zoo.models.base import Model
+
     if card.builder is None:
         raise announced(card)
     model = registry.load_object(card.builder)(eeg, **{**card.preset, **(overrides or {})})
@@ -60,7 +64,7 @@ def announced(card: ModelCard) -> MissingError:
 
     return MissingError(
         f"{card.id} is announced but not in this release (eeg-image-zoo {__version__}): neither code nor weights.\n"
-        f"to bring it: pip install --upgrade eeg-image-zoo && zoo weights pull {card.id}"
+        f"to install it, run: pip install --upgrade eeg-image-zoo && zoo weights pull {card.id}"
     )
 
 
@@ -101,7 +105,10 @@ def read_info(path: Path) -> WeightsInfo:
     try:
         info = WeightsInfo.model_validate(read_json(path / "weights.json"))
     except (ValidationError, ValueError) as error:
-        raise IntegrityError(f"{path / 'weights.json'} is damaged ({str(error).splitlines()[0]}).") from error
+        raise IntegrityError(
+            f"{path / 'weights.json'} is damaged ({str(error).splitlines()[0]}); "
+            "delete the folder and train, convert or fetch again."
+        ) from error
     found = file_sha256(path / "model.safetensors")
     if found != info.sha256:
         raise IntegrityError(
@@ -132,7 +139,7 @@ def load(path: Path, *, device: str = "cpu") -> tuple[Model, WeightsInfo]:
         if tuple(value.shape) != shapes[key]:
             raise IntegrityError(f"{path}: {key} must have shape {shapes[key]} but has {tuple(value.shape)}.")
     model.load_state_dict(state, strict=False)  # every key was accounted for above
-    return model.eval().requires_grad_(False).to(torch.device(device)), info
+    return model.eval().requires_grad_(False).to(device), info
 
 
 def available(model: str) -> list[tuple[Path, WeightsInfo]]:

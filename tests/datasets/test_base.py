@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -190,7 +191,7 @@ def test_a_dataset_not_prepared_names_the_command(install: Install) -> None:
     with pytest.raises(MissingError) as caught:
         base.load("tiny")
     assert str(caught.value) == (
-        "tiny is not prepared on this machine.\nzoo data prepare tiny --source PATH   (ask a friend)"
+        "tiny is not prepared on this machine.\nto make it, run: zoo data prepare tiny --source PATH   (ask a friend)"
     )
 
 
@@ -205,7 +206,7 @@ def test_an_announced_dataset_says_so(call: Callable[[str], Any]) -> None:
     )
     card = registry.datasets.get("eegcvpr40")
     assert second == (
-        "to bring it: pip install --upgrade eeg-image-zoo && zoo data prepare eegcvpr40 --source PATH   "
+        "to install it, run: pip install --upgrade eeg-image-zoo && zoo data prepare eegcvpr40 --source PATH   "
         f"({card.get}; {card.source})"
     )
 
@@ -247,6 +248,59 @@ def test_a_file_cut_short_is_refused_on_opening(dataset: base.EEGDataset) -> Non
         base.load("tiny")
     assert str(caught.value) == sentence
     assert base.check("tiny") == [sentence]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("", "Invalid JSON: EOF while parsing a value at line 1 column 0"),
+        ("[]", "Input should be an object"),
+        ("{}", "id: Field required"),
+        (None, "files: eeg.safetensors: size: Field required"),
+    ],
+)
+def test_a_damaged_description_is_named(dataset: base.EEGDataset, content: str | None, why: str) -> None:
+    path = dataset.folder / "dataset.json"
+    if content is None:
+        content = path.read_text().replace('"size"', '"sise"', 1)
+    path.write_text(content)
+    sentence = f"dataset.json of tiny is damaged ({why}); run 'zoo data prepare tiny' again."
+    with pytest.raises(IntegrityError) as caught:
+        base.load("tiny")
+    assert str(caught.value) == sentence
+    assert base.check("tiny") == [sentence]
+    base.prepare("tiny")
+    assert base.check("tiny") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute", "why"),
+    [
+        ("trials.parquet", "trials", "Parquet magic bytes not found .*"),
+        ("stimuli.parquet", "stimuli", "Parquet magic bytes not found .*"),
+        ("eeg.safetensors", "eeg", ".*header.*"),
+    ],
+)
+def test_a_damaged_file_is_named(dataset: base.EEGDataset, name: str, attribute: str, why: str) -> None:
+    """``why`` is what the reading library says and differs by its version."""
+    path, wanted = dataset.folder / name, dataset.files[name].sha256[:12]
+    path.write_bytes(bytes(path.stat().st_size))
+    sentence = rf"^{re.escape(name)} of tiny is damaged \({why}\); run 'zoo data prepare tiny' again\.$"
+    with pytest.raises(IntegrityError, match=sentence):
+        getattr(base.load("tiny"), attribute)
+    found = store.file_sha256(path)[:12]
+    assert base.check("tiny") == [f"{name} has sha256 {found}…, but {wanted}… was written; prepare tiny again."]
+
+
+def test_a_damaged_picture_is_named(install: Install) -> None:
+    whole = tiny()
+    install(dataclasses.replace(whole, stimuli=(dataclasses.replace(whole.stimuli[0], image=b"x"), *whole.stimuli[1:])))
+    base.prepare("tiny")
+    sentence = (
+        r"^stimuli\.parquet of tiny is damaged \(cannot identify image file .*\); run 'zoo data prepare tiny' again\.$"
+    )
+    with pytest.raises(IntegrityError, match=sentence):
+        base.load("tiny").stimulus_pixels([0])
 
 
 def test_check_finds_trials_that_are_not_those_written(dataset: base.EEGDataset) -> None:

@@ -98,10 +98,12 @@ def test_a_file_that_is_no_array_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_source_must_be_given_and_be_one_of_two(tmp_path: Path) -> None:
-    with pytest.raises(
-        MissingError, match=r"^envisioned-speech-object is not prepared on this machine\.\nzoo data prepare"
-    ):
+    with pytest.raises(MissingError) as missing:
         base.prepare(CARD.id)
+    assert str(missing.value) == (
+        "envisioned-speech-object is not prepared on this machine.\n"
+        f"to make it, run: zoo data prepare envisioned-speech-object --source PATH   ({CARD.get})"
+    )
     with pytest.raises(UsageError) as caught:
         base.prepare(CARD.id, source=tmp_path)
     assert str(caught.value) == (

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -214,8 +215,42 @@ def test_a_place_that_cannot_be_written_is_an_error_of_one_sentence(tmp_path: Pa
         FsBoard(tmp_path).push(make_record())
 
 
+@pytest.mark.parametrize(
+    ("protocol", "package"), [("s3", "s3fs"), ("gs", "gcsfs"), ("abfs", "adlfs"), ("sftp", "'fsspec[sftp]'")]
+)
+def test_a_board_that_needs_a_package_names_the_command(
+    protocol: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, {"sftp": "paramiko"}.get(protocol, package), None)
+    with pytest.raises(MissingError) as error:
+        FsBoard(f"{protocol}://bucket/board")
+    assert str(error.value) == (
+        f"a board at {protocol}://bucket/board needs a package that is not on this machine.\n"
+        f"to install it, run: pip install {package}"
+    )
+
+
+def test_a_service_that_does_not_answer_is_one_sentence(make_record: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    board, record = FsBoard("memory://somewhere"), make_record()
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no route to it")
+
+    message = (
+        "the board at memory://somewhere did not answer (RuntimeError: no route to it); "
+        "check its address, your rights there and the network."
+    )
+    for name, ask in (("find", lambda: list(board.records())), ("pipe_file", lambda: board.push(record))):
+        with monkeypatch.context() as patch:
+            patch.setattr(board._fs, name, fail)
+            with pytest.raises(MissingError) as error:
+                ask()
+        assert str(error.value) == message
+    board.push(record)
+    monkeypatch.setattr(board._fs, "cat_file", fail)
+    assert (list(board.records()), board.problems) == ([], [message])
+
+
 def test_a_url_that_nothing_opens_is_named() -> None:
     with pytest.raises(UsageError, match=r"^a board must be a folder or a URL that fsspec opens, not 'nonsense://x': "):
         FsBoard("nonsense://x")
-    with pytest.raises(MissingError, match=r"^a board at adl://x/y needs a package that is not here: "):
-        FsBoard("adl://x/y")

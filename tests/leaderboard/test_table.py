@@ -5,7 +5,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from rich.console import Console
@@ -42,9 +42,9 @@ def tables(make_record: Make) -> list[Table]:
     )
 
 
-def show(tables: list[Table], width: int = 80, **options: bool) -> str:
+def show(tables: list[Table], width: int = 80, metrics: Sequence[str] = (), **options: bool) -> str:
     out = io.StringIO()
-    Console(file=out, width=width, **options).print(render(tables))  # type: ignore[arg-type]
+    Console(file=out, width=width, **options).print(render(tables, metrics))  # type: ignore[arg-type]
     return out.getvalue()
 
 
@@ -64,12 +64,20 @@ def test_a_row_shows_rank_value_interval_margin_verdict_and_selection(tables: li
     assert "split subject-out@1, ranked by accuracy ↑" in text
 
 
+def test_ties_say_what_they_rest_on(tables: list[Table], make_record: Make) -> None:
+    hint = "=: intervals overlap; 'zoo compare A B' tests a pair on the trials they share"
+    assert show(tables).count(hint) == 1  # the confounded table has one entry
+    assert hint not in show(rank([make_record("a", 0.9), make_record("b", 0.1)]))
+
+
 def test_lower_is_better_points_down(make_record: Make) -> None:
     assert "ranked by accuracy ↓" in show(rank([make_record(higher=False)]))
 
 
-def test_other_metrics_follow_with_their_directions(tables: list[Table]) -> None:
-    text = show(tables, width=120)
+def test_other_metrics_are_counted_and_shown_when_asked_for(tables: list[Table]) -> None:
+    assert show(tables).count("6 more metrics: --metric NAME shows one, --json all") == 1
+    text = show(tables, width=120, metrics=[*METRICS, "unknown"])
+    assert "more metrics" not in text
     rows = [line.split()[-5:] for line in text.splitlines() if "174.1" in line]
     assert rows == [["174.1", "5.431", "0.065", "0.71", "0.123"]] * 2
     assert line_with(text, "fid ↓").split() == "# model fid ↓ score ↑ kid ↓ alex ↓ top1 ↑".split()

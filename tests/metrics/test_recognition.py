@@ -139,7 +139,7 @@ def test_what_cannot_be_recognised_is_refused(
 def judged(generated: np.ndarray, labels: np.ndarray, *, real_spread: float = 0.1) -> Score:
     (x, y), (real, true) = blobs(100, 0.5, 1), blobs(60, real_spread, 2)
     return judge_accuracy(
-        generated=generated, labels=labels, train_features=x, train_labels=y, real_features=real, real_labels=true
+        generated=generated, labels=labels, known=x, known_labels=y, reference=real, reference_labels=true
     )
 
 
@@ -167,7 +167,7 @@ def test_one_image_for_every_class_scores_chance() -> None:
 
 def test_judge_refuses_a_class_it_never_saw() -> None:
     sentence = (
-        "every class of generated_labels must be among train_labels but [7] are not; "
+        "every class of generated_labels must be among known_labels but [7] are not; "
         "a classifier cannot name a class it never saw."
     )
     with pytest.raises(UsageError, match=f"^{re.escape(sentence)}$"):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.errors import IntegrityError, MissingError, UsageError
+from zoo.errors import IntegrityError, UsageError
 from zoo.models import eeg2image
 from zoo.models.convert import Converted
 from zoo.models.convert.eeg2image import convert, forward_check, numpy_encoder
@@ -51,6 +51,8 @@ TINY: dict[str, Any] = {
     "encoder_batch_size": 8,
     "gan_batch_size": 6,
 }
+STILL = 1e-300
+"""A learning rate that moves no float32."""
 NORM_BUFFERS = {"moving_mean": "running_mean", "moving_variance": "running_var"}
 
 
@@ -468,6 +470,14 @@ def test_networks_follow_from_the_resolution(resolution: int) -> None:
         ({"semantics": "intended"}, "semantics must be 'as_run' or 'as_intended', but is 'intended'."),
         ({"image_pairing": "none"}, "image_pairing must be 'class' or 'instance', but is 'none'."),
         ({"gan_batch_size": 0}, "gan_batch_size must be at least 1, but is 0."),
+        ({"encoder_steps": -3}, "encoder_steps must be at least 0, but is -3."),
+        ({"gan_epochs": -1}, "gan_epochs must be at least 0, but is -1."),
+        ({"margin": -0.5}, "margin must be at least 0, but is -0.5."),
+        ({"lstm_units": [0, 4]}, "lstm_units must be at least 1, but are (0, 4)."),
+        ({"encoder_lr": 0}, "encoder_lr must be more than 0, but is 0.0."),
+        ({"gan_betas": [0.2, 1]}, "gan_betas must be at least 0 and less than 1, but is (0.2, 1.0)."),
+        ({"gan_ema": -0.1}, "gan_ema must be at least 0 and less than 1, but is -0.1."),
+        ({"gan_ema": "inf"}, "gan_ema of EEG2ImageConfig must be finite, but is 'inf'."),
     ],
 )
 def test_impossible_options_are_refused(overrides: dict[str, Any], message: str) -> None:
@@ -557,8 +567,8 @@ def test_training_is_repeatable_and_resumes_without_state() -> None:
     assert all(torch.equal(value, second.state_dict()[key]) for key, value in first.state_dict().items())
 
     def resumed(at: int) -> Tensor:
-        """The batches seen do not depend on where a run was taken up: with lr 0 only moving statistics change."""
-        model = tiny(gan_lr=0.0)
+        """The batches seen do not depend on where a run was taken up: only moving statistics change."""
+        model = tiny(gan_lr=STILL)
         for start, stop in ((0, at), (at, 4)):
             gan = recipes(model, data, seed=1)[1]
             for step in range(start, stop):
@@ -610,8 +620,8 @@ def test_gan_leaves_the_encoder_alone_and_encodes_once(monkeypatch: pytest.Monke
 
 
 def one_step(semantics: str) -> tuple[EEG2Image, EEG2Image]:
-    """The model before and after one GAN step at learning rate 0, so that only statistics and spectral norm act."""
-    model = tiny(semantics=semantics, gan_lr=0.0)
+    """The model before and after one GAN step of rate ``STILL``, so that only statistics and spectral norm act."""
+    model = tiny(semantics=semantics, gan_lr=STILL)
     before = copy.deepcopy(model)
     recipes(model, training_data(), seed=0)[1].step(0, np.random.default_rng(0))
     return before, model
@@ -875,17 +885,18 @@ def test_other_checkpoints_are_refused_by_name(
 
 def test_a_folder_must_say_which_checkpoint(tmp_path: Path, write_bundle: BundleWriter) -> None:
     tensors = gan_variables(tiny())
-    message = f"{tmp_path} holds no TensorFlow checkpoint (*.index); name the folder that does."
-    with pytest.raises(MissingError, match=f"^{re.escape(message)}$"):
-        convert(tmp_path)
-    message = (
-        f"an EEG2Image checkpoint needs ckpt-1.index, which {tmp_path} does not hold; "
-        "name a folder with a checkpoint, or its prefix."
-    )
-    with pytest.raises(MissingError, match=f"^{re.escape(message)}$"):
-        convert(tmp_path / "ckpt-1")
+    (tmp_path / "README.md").write_text("no checkpoint")
+    for source in (tmp_path, tmp_path / "README.md", tmp_path / "ckpt-1"):
+        message = (
+            "--from must be a folder with the files of an EEG2Image checkpoint, ckpt-N.index and "
+            f"ckpt-N.data-00000-of-00001, or their path up to ckpt-N, but {source} is neither; "
+            "check what it holds."
+        )
+        with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+            convert(source)
     write_bundle(tmp_path / "ckpt-1", tensors)
-    assert "ckpt-1.index" in convert(tmp_path).source_sha256
+    for source in (tmp_path, tmp_path / "ckpt-1.data-00000-of-00001"):
+        assert "ckpt-1.index" in convert(source).source_sha256
     write_bundle(tmp_path / "ckpt-2", tensors)
     message = f"{tmp_path} must hold one checkpoint, but holds ckpt-1, ckpt-2; give the prefix of one of them."
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +32,8 @@ from zoo.models.layers import (
 class Options:
     width: int = 3
     betas: tuple[float, float] = (0.9, 0.99)
+    rate: float | None = 0.1
+    fast: bool = False
 
 
 def test_configure_replaces_fields_and_freezes_lists() -> None:
@@ -40,12 +44,47 @@ def test_configure_replaces_fields_and_freezes_lists() -> None:
     ("key", "message"),
     [
         ("witdh", "Options has no option 'witdh'; did you mean 'width'?"),
-        ("colour", "Options has no option 'colour'; its options are: width, betas."),
+        ("colour", "Options has no option 'colour'; its options are: width, betas, rate, fast."),
     ],
 )
 def test_configure_refuses_unknown_options(key: str, message: str) -> None:
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         configure(Options, {key: 1})
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "held"),
+    [
+        ("width", "7", "7"),
+        ("rate", ".5", "0.5"),
+        ("rate", 1, "1.0"),
+        ("rate", None, "None"),
+        ("betas", [0, 0.5], "(0.0, 0.5)"),
+        ("fast", True, "True"),
+    ],
+)
+def test_configure_holds_values_of_the_fields_type(key: str, given: Any, held: str) -> None:
+    assert repr(getattr(configure(Options, {key: given}), key)) == held
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("rate", math.nan, "rate of Options must be finite, but is nan."),
+        ("rate", "nan", "rate of Options must be finite, but is 'nan'."),
+        ("rate", -math.inf, "rate of Options must be finite, but is -inf."),
+        ("betas", [0.5, math.inf], "betas of Options must be finite, but is [0.5, inf]."),
+        ("betas", [0.5, True], "betas of Options must be tuple[float, float], but is [0.5, True]."),
+        ("betas", [0.5], "betas of Options must be tuple[float, float], but is [0.5]."),
+        ("width", True, "width of Options must be int, but is True."),
+        ("width", 1.5, "width of Options must be int, but is 1.5."),
+        ("width", None, "width of Options must be int, but is None."),
+        ("fast", 1, "fast of Options must be bool, but is 1."),
+    ],
+)
+def test_configure_refuses_values_of_another_type(key: str, value: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        configure(Options, {key: value})
 
 
 def test_an_epoch_visits_every_trial_once_in_its_own_order() -> None:

@@ -13,9 +13,11 @@ column can be a unit of resampling or of a split. ``order`` counts the trials of
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,11 +25,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zoo import __version__, registry, store
-from zoo.errors import IntegrityError, MissingError, UsageError
-from zoo.specs import DatasetCard, EEGSpec, Split
+from zoo.errors import IntegrityError, MissingError, UsageError, ZooError
+from zoo.specs import SHA256, DatasetCard, EEGSpec, Split
 
 if TYPE_CHECKING:
     from zoo.training import TrainingData
@@ -102,6 +104,31 @@ class Stimuli:
         return len(self.ids)
 
 
+class _File(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int
+    sha256: str = Field(pattern=SHA256)
+
+
+class _About(BaseModel):
+    """What ``dataset.json`` holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layout: Literal[1] = 1
+    id: str
+    options: dict[str, Any]
+    spec: EEGSpec
+    concepts: tuple[str, ...]
+    fingerprint: str = Field(pattern=SHA256)
+    files: dict[str, _File]
+    source: dict[str, str]
+    stimuli_source: str
+    report: tuple[str, ...]
+    complete: bool
+
+
 def prepare(
     name: str, *, source: Path | None = None, images: Path | None = None, progress: Progress | None = None
 ) -> Path:
@@ -118,12 +145,14 @@ def prepare(
 
     Raises:
         MissingError: The source is not given, or the dataset has no converter yet.
-        UsageError: What was given is not what the dataset's card describes.
+        UsageError: What was given is not what the dataset's card describes, or the dataset is generated from nothing.
     """
     card = registry.datasets.get(name)
     if card.loader is None:
         raise not_here(card)
     for option, path in (("--source", source), ("--images", images)):
+        if path is not None and card.source == GENERATED:
+            raise UsageError(f"{card.id} is generated, so it takes no {option}; leave it out.")
         if path is not None and not path.exists():
             raise UsageError(f"{option} must be a file or folder that exists, but {path} does not; check its spelling.")
     prepared: Prepared = registry.load_object(card.loader)(card, source=source, images=images, progress=progress)
@@ -138,7 +167,7 @@ def load(name: str) -> EEGDataset:
 
     Raises:
         MissingError: It is not prepared; the second line is the command that does it.
-        IntegrityError: A file has not the size that was written.
+        IntegrityError: ``dataset.json`` is damaged, or a file has not the size that was written.
     """
     card = registry.datasets.get(name)
     folder = store.cache_dir("datasets", card.id)
@@ -155,11 +184,12 @@ def not_here(card: DatasetCard) -> MissingError:
         return MissingError(
             f"{card.id} is announced but not in this release (eeg-image-zoo {__version__}): "
             "there is no converter for it, and it is not prepared on this machine.\n"
-            f"to bring it: pip install --upgrade eeg-image-zoo && zoo data prepare {card.id} --source PATH   "
+            f"to install it, run: pip install --upgrade eeg-image-zoo && zoo data prepare {card.id} --source PATH   "
             f"({card.get}; {card.source})"
         )
     return MissingError(
-        f"{card.id} is not prepared on this machine.\nzoo data prepare {card.id} --source PATH   ({card.get})"
+        f"{card.id} is not prepared on this machine.\n"
+        f"to make it, run: zoo data prepare {card.id} --source PATH   ({card.get})"
     )
 
 
@@ -170,10 +200,12 @@ def check(name: str) -> list[str]:
     except IntegrityError as error:
         return [str(error)]
     differs = [
-        f"{path} has sha256 {found[:12]}…, but {wanted['sha256'][:12]}… was written; prepare {dataset.id} again."
+        f"{path} has sha256 {found[:12]}…, but {wanted.sha256[:12]}… was written; prepare {dataset.id} again."
         for path, wanted in dataset.files.items()
-        if (found := store.file_sha256(dataset.folder / path)) != wanted["sha256"]
+        if (found := store.file_sha256(dataset.folder / path)) != wanted.sha256
     ]
+    if differs:  # what such files say means nothing, if they can be read at all
+        return differs
     if (found := fingerprint(dataset.trials)) != dataset.fingerprint:
         differs.append(f"the trials have fingerprint {found[:12]}…, but {dataset.fingerprint[:12]}… was written.")
     for split_id in dataset.split_ids:
@@ -206,18 +238,18 @@ class EEGDataset:
     """
 
     def __init__(self, folder: Path, card: DatasetCard) -> None:
-        about = store.read_json(folder / "dataset.json")
+        about = _read_about(folder, card)
         self.folder = folder
         self.card = card
-        self.id: str = card.id
-        self.spec = EEGSpec.model_validate(about["spec"])
-        self.concepts: tuple[str, ...] = tuple(about["concepts"])
-        self.fingerprint: str = about["fingerprint"]
-        self.files: dict[str, dict[str, Any]] = about["files"]
-        self.source: dict[str, str] = about["source"]
-        self.stimuli_source: str = about["stimuli_source"]
-        self.report: tuple[str, ...] = tuple(about["report"])
-        self.complete: bool = about["complete"]
+        self.id = card.id
+        self.spec = about.spec
+        self.concepts = about.concepts
+        self.fingerprint = about.fingerprint
+        self.files = about.files
+        self.source = about.source
+        self.stimuli_source = about.stimuli_source
+        self.report = about.report
+        self.complete = about.complete
         self._check_sizes()
 
     def __len__(self) -> int:
@@ -228,7 +260,7 @@ class EEGDataset:
 
     @property
     def eeg_sha256(self) -> str:
-        return str(self.files["eeg.safetensors"]["sha256"])
+        return self.files["eeg.safetensors"].sha256
 
     @cached_property
     def stimuli_sha256(self) -> str:
@@ -250,11 +282,12 @@ class EEGDataset:
     @cached_property
     def eeg(self) -> np.ndarray:
         """All trials as a read-only memory map, (n_trials, n_channels, n_times) float32 volts; index it by rows."""
+        from safetensors import safe_open
+
         path = self.folder / "eeg.safetensors"
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            shape = json.loads(file.read(size))["eeg"]["shape"]
-        return np.memmap(path, dtype="<f4", mode="r", offset=8 + size, shape=tuple(shape))
+        with _reading(path), safe_open(path, framework="np") as file:
+            shape = tuple(file.get_slice("eeg").get_shape())
+        return np.memmap(path, dtype="<f4", mode="r", offset=path.stat().st_size - 4 * math.prod(shape), shape=shape)
 
     @cached_property
     def trials(self) -> dict[str, np.ndarray]:
@@ -273,7 +306,9 @@ class EEGDataset:
 
     def stimulus_pixels(self, rows: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         """Decode pictures by their row in the stimuli table, each (height, width, 3) uint8 RGB."""
-        return [decode(self._images[int(row)]) for row in rows]
+        with _reading(self.folder / "stimuli.parquet"):
+            pixels = [decode(self._images[int(row)]) for row in rows]
+        return pixels
 
     def stimulus_rows(self, split: Split, role: Role) -> np.ndarray:
         """Rows of the pictures that play ``role``.
@@ -361,9 +396,9 @@ class EEGDataset:
         for name, wanted in self.files.items():
             path = self.folder / name
             size = path.stat().st_size if path.exists() else None
-            if size != wanted["size"]:
+            if size != wanted.size:
                 raise IntegrityError(
-                    f"{name} of {self.id} must have {wanted['size']} bytes, but "
+                    f"{name} of {self.id} must have {wanted.size} bytes, but "
                     f"{'is gone' if size is None else f'has {size}'}; run 'zoo data prepare {self.id}' again."
                 )
 
@@ -400,9 +435,23 @@ def parse_split(data: bytes, name: str, sha256: str | None) -> Split:
         raise UsageError(f"split {name} must be a split file, but it is not: {error.errors()[0]['msg']}.") from error
 
 
+def _read_about(folder: Path, card: DatasetCard) -> _About:
+    try:
+        return _About.model_validate_json((folder / "dataset.json").read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        why = ": ".join([*(str(part) for part in first["loc"]), first["msg"]])
+        raise IntegrityError(
+            f"dataset.json of {card.id} is damaged ({why}); run 'zoo data prepare {card.id}' again."
+        ) from error
+
+
 def _outdated(folder: Path, card: DatasetCard) -> bool:
-    path = folder / "dataset.json"
-    return not path.exists() or bool(store.read_json(path)["options"] != card.options)
+    """Whether generated data is not here, is damaged, or was made with other options."""
+    try:
+        return _read_about(folder, card).options != card.options
+    except (FileNotFoundError, IntegrityError):
+        return True
 
 
 def _columns(trials: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -413,8 +462,32 @@ def _columns(trials: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _read_table(path: Path, columns: Sequence[str]) -> dict[str, list[Any]]:
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path, columns=list(columns))
-    return {column: table[column].to_pylist() for column in columns}
+    with _reading(path), pq.ParquetFile(path) as file:  # `read_table` would import pandas
+        table = file.read(columns=list(columns))
+        found = {column: table[column].to_pylist() for column in columns}
+    return found
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Around reading a file of a prepared dataset: whatever its bytes make a reader stumble over is named.
+
+    Raises:
+        IntegrityError: The file is not what was written.
+    """
+    try:
+        yield
+    except (ZooError, MemoryError):
+        raise
+    except Exception as error:
+        if (
+            getattr(error, "errno", None) is not None
+        ):  # the system's answer; of a file's content, readers give no number
+            raise
+        name, why = path.parent.name, str(error).partition("\n")[0]
+        raise IntegrityError(
+            f"{path.name} of {name} is damaged ({why}); run 'zoo data prepare {name}' again."
+        ) from error
 
 
 def _write(prepared: Prepared, card: DatasetCard, folder: Path, progress: Progress | None) -> None:
@@ -432,23 +505,22 @@ def _write(prepared: Prepared, card: DatasetCard, folder: Path, progress: Progre
     for split_id, data in _choose_splits(card, prepared.splits, mark):
         store.write_bytes(folder / "splits" / f"{split_id}.json", data)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    about = {
-        "layout": 1,
-        "id": card.id,
-        "options": card.options,
-        "spec": prepared.spec.model_dump(mode="json"),
-        "concepts": list(prepared.concepts),
-        "fingerprint": mark,
-        "files": {
-            path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": store.file_sha256(path)}
+    about = _About(
+        id=card.id,
+        options=card.options,
+        spec=prepared.spec,
+        concepts=prepared.concepts,
+        fingerprint=mark,
+        files={
+            path.relative_to(folder).as_posix(): _File(size=path.stat().st_size, sha256=store.file_sha256(path))
             for path in files
         },
-        "source": dict(prepared.source),
-        "stimuli_source": prepared.stimuli_source,
-        "report": list(prepared.report),
-        "complete": prepared.complete,
-    }
-    store.write_json(folder / "dataset.json", about)
+        source=dict(prepared.source),
+        stimuli_source=prepared.stimuli_source,
+        report=prepared.report,
+        complete=prepared.complete,
+    )
+    store.write_json(folder / "dataset.json", about.model_dump(mode="json"))
 
 
 def _write_eeg(file: BinaryIO, prepared: Prepared, ids: np.ndarray, progress: Progress | None) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from zoo.errors import IntegrityError, MissingError, UnknownNameError, UsageError
 from zoo.hub import fetch
+from zoo.metrics.rows import check_rows
 from zoo.registry import read_yaml
 from zoo.specs import ExtractorCard, MetricCard
 from zoo.store import file_sha256
@@ -48,27 +49,9 @@ def check_features(*, min_n: int = 1, **named: ArrayLike) -> tuple[np.ndarray, .
     Raises:
         UsageError: One of that does not hold; the sentence names the array.
     """
-    checked: dict[str, np.ndarray] = {}
-    for name, given in named.items():
-        array = np.asarray(given, dtype=np.float64)
-        if array.ndim != 2 or array.shape[1] == 0:
-            raise UsageError(
-                f"{name} must be (n_samples, n_features) but has shape {array.shape}; pass one row a sample."
-            )
-        if len(array) < min_n:
-            raise UsageError(
-                f"{name} must have at least {min_n} rows but has {len(array)}; score more samples together."
-            )
-        if bad := int((~np.isfinite(array)).any(axis=1).sum()):
-            raise UsageError(
-                f"{name} must be finite but {bad} of {len(array)} rows hold NaN or infinity; find out which broke."
-            )
-        checked[name] = array
-    widths = {name: array.shape[1] for name, array in checked.items()}
-    if len(set(widths.values())) > 1:
-        listed = ", ".join(f"{name} has {width}" for name, width in widths.items())
-        raise UsageError(f"features must be equally wide but {listed}; extract all of them with the same extractor.")
-    return tuple(checked.values())
+    arrays = {name: np.asarray(given, dtype=np.float64) for name, given in named.items()}
+    check_rows(min_n=min_n, **arrays)
+    return tuple(arrays.values())
 
 
 def check_labels(name: str, labels: ArrayLike, n: int, n_classes: int | None = None) -> np.ndarray:

@@ -87,10 +87,10 @@ def judge_accuracy(
     *,
     generated: ArrayLike,
     labels: ArrayLike,
-    train_features: ArrayLike,
-    train_labels: ArrayLike,
-    real_features: ArrayLike,
-    real_labels: ArrayLike,
+    known: ArrayLike,
+    known_labels: ArrayLike,
+    reference: ArrayLike,
+    reference_labels: ArrayLike,
 ) -> Score:
     """Share of generated images that a judge assigns to the class they were conditioned on.
 
@@ -99,8 +99,8 @@ def judge_accuracy(
     about real test-role pictures: what a perfect generator would reach; a score above means exaggerated prototypes.
 
     Shape:
-        generated: (n, n_features), labels: (n,) conditioning classes; train_features, real_features: features of real
-            pictures of the training and the test role, with their labels.
+        generated: (n, n_features), labels: (n,) conditioning classes; known, reference: features of real pictures of
+            the training and the test role, with their labels.
     Raises:
         UsageError: Shapes disagree, a value is not finite, or a class is in no training picture.
 
@@ -108,8 +108,8 @@ def judge_accuracy(
         Classification accuracy score: Ravuri and Vinyals (2019), https://arxiv.org/abs/1905.10887, turned around;
         Shmelkov et al. (2018), https://arxiv.org/abs/1807.09499, "GAN-test".
     """
-    x, y, made, asked = _checked(train_features, train_labels, generated, labels, ("train", "generated"))
-    _, _, real, true = _checked(train_features, train_labels, real_features, real_labels, ("train", "real"))
+    x, y, made, asked = _checked(known, known_labels, generated, labels, ("known", "generated"))
+    _, _, real, true = _checked(known, known_labels, reference, reference_labels, ("known", "reference"))
     judge = _fit(_logistic(), x, y)
     return hits(judge.predict(made) == asked, real_accuracy=float((judge.predict(real) == true).mean()))
 

@@ -114,9 +114,21 @@ class EEG2ImageConfig:
         ):
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} must be {known[0]!r} or {known[1]!r}, but is {getattr(self, name)!r}.")
-        for name in ("noise_dim", "discriminator_width", "encoder_batch_size", "gan_batch_size"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, but is {getattr(self, name)}.")
+        for least, names in (
+            (1, ("noise_dim", "discriminator_width", "encoder_batch_size", "gan_batch_size")),
+            (0, ("encoder_epochs", "encoder_steps", "gan_epochs", "gan_steps", "margin", "mode_weight")),
+        ):
+            for name in names:
+                if (value := getattr(self, name)) is not None and value < least:
+                    raise UsageError(f"{name} must be at least {least}, but is {value}.")
+        if min(self.lstm_units) < 1:
+            raise UsageError(f"lstm_units must be at least 1, but are {self.lstm_units}.")
+        for name in ("encoder_lr", "gan_lr"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"{name} must be more than 0, but is {getattr(self, name)}.")
+        for name in ("encoder_betas", "gan_betas", "gan_ema"):
+            if not all(0 <= decay < 1 for decay in np.atleast_1d(getattr(self, name) or 0)):
+                raise UsageError(f"{name} must be at least 0 and less than 1, but is {getattr(self, name)}.")
 
 
 def scale_eeg(eeg: Tensor) -> Tensor:

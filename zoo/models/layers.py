@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_origin, get_type_hints, overload
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -24,22 +24,30 @@ Config = TypeVar("Config")
 def configure(config: type[Config], overrides: dict[str, Any]) -> Config:
     """A config dataclass with some published values replaced; lists, as YAML gives them, become tuples.
 
+    A number written as text is that number; a truth value is none, although Python counts with it.
+
     Raises:
-        UsageError: A key is no field of it (the message suggests one that is), or its value is of another type.
+        UsageError: A key is no field of it (the message suggests one that is), or its value is of another type or not
+            finite.
     """
     fields = {field.name: field.type for field in dataclasses.fields(config)}  # type: ignore[arg-type]
     hints = get_type_hints(config)
+    chosen = dict(overrides)
     for key, value in overrides.items():
         if key not in fields:
             close = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]!r}?" if close else f"its options are: {', '.join(fields)}."
             raise UsageError(f"{config.__name__} has no option {key!r}; {hint}")
-        if get_origin(hints[key]) is not Literal:  # the config itself says which words it knows
-            try:
-                TypeAdapter(hints[key]).validate_python(value)
-            except ValidationError as error:
-                raise UsageError(f"{key} of {config.__name__} must be {fields[key]}, but is {value!r}.") from error
-    return config(**{key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()})
+        if get_origin(hints[key]) is Literal:  # the config itself says which words it knows
+            continue
+        given = tuple(value) if isinstance(value, list) else value
+        kind = TypeAdapter(hints[key], config=ConfigDict(allow_inf_nan=False))
+        try:
+            chosen[key] = kind.validate_python(given, strict=not isinstance(value, str))
+        except ValidationError as error:
+            needed = "finite" if error.errors()[0]["type"] == "finite_number" else fields[key]
+            raise UsageError(f"{key} of {config.__name__} must be {needed}, but is {value!r}.") from error
+    return config(**chosen)
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:

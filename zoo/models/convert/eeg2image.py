@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.errors import IntegrityError, MissingError, UsageError
+from zoo.errors import IntegrityError, UsageError
 from zoo.models.convert import Converted
 from zoo.models.convert.tf_checkpoint import checkpoint_files, index_path, read_tf_checkpoint
 from zoo.store import file_sha256
@@ -71,8 +71,8 @@ def convert(source: Path) -> Converted:
         source: A folder with one checkpoint (or a ``checkpoint`` file naming one), or a prefix such as ``…/ckpt-2420``.
 
     Raises:
-        MissingError: There is no checkpoint at ``source``, or a file of it is missing.
-        UsageError: A folder holds several checkpoints and no ``checkpoint`` file chooses.
+        MissingError: A file of the checkpoint is missing.
+        UsageError: There is no checkpoint at ``source``, or there are several and no ``checkpoint`` file chooses.
         IntegrityError: A file is damaged, or it holds another model.
     """
     prefix = _prefix(source)
@@ -96,12 +96,9 @@ def convert(source: Path) -> Converted:
 def _prefix(source: Path) -> Path:
     """The checkpoint prefix ``source`` stands for; the ``checkpoint`` file of a folder names it."""
     if not source.is_dir():
-        prefix = source.with_name(source.name.removesuffix(".index"))
+        prefix = source.with_name(re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", source.name))
         if not index_path(prefix).exists():
-            raise MissingError(
-                f"an EEG2Image checkpoint needs {index_path(prefix).name}, which {source.parent} does not hold; "
-                "name a folder with a checkpoint, or its prefix."
-            )
+            raise _no_checkpoint(source)
         return prefix
     chosen = source / "checkpoint"
     if chosen.exists():
@@ -111,11 +108,18 @@ def _prefix(source: Path) -> Path:
         return source / named[1].rpartition("/")[2]  # a path on its author's machine means nothing here
     found = sorted(source.glob("*.index"))
     if not found:
-        raise MissingError(f"{source} holds no TensorFlow checkpoint (*.index); name the folder that does.")
+        raise _no_checkpoint(source)
     if len(found) > 1:
         names = ", ".join(path.stem for path in found)
         raise UsageError(f"{source} must hold one checkpoint, but holds {names}; give the prefix of one of them.")
     return found[0].with_suffix("")
+
+
+def _no_checkpoint(source: Path) -> UsageError:
+    return UsageError(
+        "--from must be a folder with the files of an EEG2Image checkpoint, ckpt-N.index and "
+        f"ckpt-N.data-00000-of-00001, or their path up to ckpt-N, but {source} is neither; check what it holds."
+    )
 
 
 def _sort(name: str, tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, int | float]]:

@@ -1,0 +1,57 @@
+"""What runs on the device: encoding EEG, decoding features into images. The only stage code that imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from zoo.models.base import EEGEncoder, Reconstructor
+from zoo.stages import CHUNK, Work
+
+
+def encode(model: EEGEncoder, eeg: Any, rows: np.ndarray, work: Work) -> np.ndarray:
+    """EEG features of ``rows``: (n, n_features) float32; ``eeg`` is indexed batch by batch, e.g. a memory map."""
+    micro, blocks = _micro(model, work), []
+    with torch.inference_mode():
+        for start in range(0, rows.size, micro):
+            batch = torch.from_numpy(np.array(eeg[rows[start : start + micro]])).to(work.device)
+            blocks.append(model.encode(batch).float().cpu().numpy())
+    return np.concatenate(blocks)
+
+
+def generate(
+    model: Reconstructor, features: np.ndarray, noise: Sequence[np.random.Generator], resolution: int, work: Work
+) -> np.ndarray:
+    """One image per row of features: (n, 3, resolution, resolution) uint8.
+
+    Args:
+        noise: The generator of each sample, keyed by (track, trial, replicate) and nothing else.
+        resolution: The track's; a model of another size is resized (bilinear, antialiased).
+    """
+    micro, blocks = _micro(model, work), []
+    with torch.inference_mode():
+        for start in range(0, len(features), micro):
+            drawn = np.stack([model.draw_noise(rng) for rng in noise[start : start + micro]])
+            given = torch.from_numpy(features[start : start + micro]).to(work.device)
+            images = model.decode(given, torch.from_numpy(drawn).to(work.device))
+            blocks.append(to_uint8(images, model.rounding, resolution))
+    return np.concatenate(blocks)
+
+
+def to_uint8(images: torch.Tensor, rounding: str, resolution: int) -> np.ndarray:
+    """(n, 3, h, w) in [0, 1] → (n, 3, resolution, resolution) uint8, by the model's own rounding."""
+    if images.shape[-1] != resolution:
+        images = torch.nn.functional.interpolate(
+            images, size=(resolution, resolution), mode="bilinear", antialias=True, align_corners=False
+        )
+    scaled = images.float().clamp(0, 1) * 255
+    whole: np.ndarray = (scaled if rounding == "truncate" else scaled.round()).to(torch.uint8).cpu().numpy()
+    return whole
+
+
+def _micro(model: EEGEncoder, work: Work) -> int:
+    """Rows per call: fixed on a cpu, the batch size on a GPU, where small calls would waste it."""
+    return model.micro_batch if work.device == "cpu" else min(work.batch_size, CHUNK)
