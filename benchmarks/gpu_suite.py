@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import zoo
 from zoo import provenance, registry
 from zoo.errors import MissingError
+from zoo.metrics.base import extractor_cards
 from zoo.metrics.features import load_extractor
 from zoo.models.base import Reconstructor
 from zoo.specs import EEGSpec
@@ -113,12 +117,42 @@ def measure_extractor(name: str, devices: list[str]) -> dict[str, object]:
             return {"missing": str(error)}
         n = 512 if device == "cuda" else 16
         images = rng.integers(0, 256, (n, 3, 128, 128), dtype=np.uint8)
-        features = extractor(np.random.default_rng(1).integers(0, 256, (16, 3, 128, 128), dtype=np.uint8))["features"]
+        features = extractor(np.random.default_rng(1).integers(0, 256, (16, 3, 128, 128), dtype=np.uint8))
+        features = np.concatenate(list(features.values()), axis=1)
         reference = features if reference is None else reference
         found[device] = {
             "images_per_second": n / seconds(lambda extractor=extractor, images=images: extractor(images), device),
             "relative_difference_from_cpu": float(np.linalg.norm(features - reference) / np.linalg.norm(reference)),
         }
+    return found
+
+
+def measure_evaluation(devices: list[str]) -> dict[str, object]:
+    """The whole suite with every control on `phantom`, by a network that was hardly trained: it costs the same."""
+    small = {"encoder_steps": 8, "gan_steps": 4, "encoder_batch_size": 32, "gan_batch_size": 16}
+    found: dict[str, object] = {}
+    reference: dict[str, float] | None = None
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["ZOO_CACHE"] = cache
+        zoo.train("eeg2image.small", "phantom", overrides=small, device="cpu")
+        for device in devices:
+            if device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            started = time.perf_counter()
+            record = zoo.evaluate("eeg2image.small", "phantom", device=device)
+            values = {name: value.value for name, value in record.values.items() if value.value is not None}
+            reference = reference or values
+            differences = {
+                name: abs(values[name] - reference[name]) / max(abs(reference[name]), 1e-3) for name in values
+            }
+            found[device] = {
+                "seconds": time.perf_counter() - started,
+                "metrics": len(values),
+                "generated_images_per_second": record.cost.images_per_second,
+                "largest_relative_difference_from_cpu": max(differences.items(), key=lambda found: found[1]),
+                "peak_gpu_memory_mb": torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else None,
+                "peak_memory_mb": record.cost.peak_memory_mb,
+            }
     return found
 
 
@@ -132,10 +166,8 @@ def main() -> None:
         "packages": provenance.versions(),
         "threads": torch.get_num_threads(),
         "models": {name: measure_model(name, devices) for name in ("eeg2image", "eeg2image.small")},
-        "extractors": {
-            name: measure_extractor(name, devices)
-            for name in ("pixels-16", "efficientnet-lite0", "inception-2015-12-05")
-        },
+        "extractors": {card.id: measure_extractor(card.id, devices) for card in extractor_cards() if not card.compares},
+        "evaluation": measure_evaluation(devices),
     }
     text = json.dumps(result, indent=2)
     print(text)
