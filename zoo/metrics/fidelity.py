@@ -65,10 +65,11 @@ class Moments(NamedTuple):
 
 
 class _Gaussian(NamedTuple):
-    """A mean, and F with FᵀF = the covariance and no more rows than features."""
+    """A mean, and F with FᵀF = the covariance and no more rows than features; perhaps upper triangular."""
 
     mean: np.ndarray
     factor: np.ndarray
+    triangular: bool = False
 
 
 def moments(features: Features) -> Moments:
@@ -118,7 +119,7 @@ def read_moments(path: str | Path) -> Moments:
     if (skew := np.abs(covariance - covariance.T).max()) > rounding:
         raise UsageError(f"{path.name} must have a symmetric sigma but it is off by {skew:.1e}; compute it again.")
     covariance = (covariance + covariance.T) / 2
-    factor = _factor(covariance)
+    factor = _factored(Moments(None, mean, covariance)).factor
     if (off := np.abs(covariance - factor.T @ factor).max()) > rounding:
         raise UsageError(
             f"{path.name} must have a sigma without negative eigenvalues but differs by {off:.1e} from its Cholesky "
@@ -168,7 +169,7 @@ def frechet_from_moments(*, generated: Features | Moments, reference: Moments) -
         1.0
     """
     if isinstance(generated, Moments):
-        x = _Gaussian(generated.mean, _factor(generated.covariance))
+        x = _factored(generated)
     else:
         (rows,) = check_rows(min_n=2, generated=generated)
         x = _gaussian(rows)
@@ -177,7 +178,7 @@ def frechet_from_moments(*, generated: Features | Moments, reference: Moments) -
             f"features must be equally wide but generated has {x.mean.size}, reference has {reference.mean.size}; "
             "extract all of them with the same extractor."
         )
-    return _frechet(x, _Gaussian(reference.mean, _factor(reference.covariance)))
+    return _frechet(x, _factored(reference))
 
 
 def frechet_infinity(*, generated: Features, reference: Features, sizes: int = 15, seed: int = SEED) -> Score:
@@ -254,8 +255,7 @@ def _gaussian(rows: Rows, chosen: np.ndarray | None = None) -> _Gaussian:
     chosen = np.arange(len(rows)) if chosen is None else chosen
     n = chosen.size
     if n > rows.shape[1]:
-        found = _moments(rows, chosen)
-        return _Gaussian(found.mean, _factor(found.covariance))
+        return _factored(_moments(rows, chosen))
     x = float64_rows(rows, chosen)
     mean = x.mean(axis=0)
     # A reflection takes the constant vector to the first axis. The other rows then hold the covariance, and unlike rows
@@ -278,18 +278,27 @@ def _moments(rows: Rows, chosen: np.ndarray) -> Moments:
     return Moments(n, origin + gap, scatter)
 
 
-def _factor(covariance: np.ndarray) -> np.ndarray:
-    """F with FᵀF = the covariance, as many rows as its rank: Cholesky with pivoting, so features may be dead."""
+def _factored(moments: Moments) -> _Gaussian:
+    """By Cholesky; with pivoting, and as many rows as its rank, where the covariance is singular."""
     from scipy.linalg import lapack
 
-    triangle, order, rank, _ = lapack.dpstrf(covariance.T, lower=1)
-    return np.take(np.triu(triangle.T)[:rank], np.argsort(order), axis=1)
+    triangle, failed = lapack.dpotrf(moments.covariance.T, lower=1)
+    if not failed:
+        return _Gaussian(moments.mean, triangle.T, triangular=True)
+    triangle, order, rank, _ = lapack.dpstrf(moments.covariance.T, lower=1)
+    return _Gaussian(moments.mean, np.take(np.triu(triangle.T)[:rank], np.argsort(order), axis=1))
 
 
 def _frechet(x: _Gaussian, y: _Gaussian) -> float:
+    from scipy.linalg import blas
+
     gap = x.mean - y.mean
     traces = float(np.vdot(x.factor, x.factor) + np.vdot(y.factor, y.factor))
-    return float(gap @ gap) + traces - 2 * _nuclear_norm(x.factor @ y.factor.T)
+    if y.triangular:  # half the work
+        product = blas.dtrmm(1.0, y.factor.T, x.factor.T, lower=1, trans_a=1).T
+    else:
+        product = x.factor @ y.factor.T
+    return float(gap @ gap) + traces - 2 * _nuclear_norm(product)
 
 
 def _nuclear_norm(matrix: np.ndarray) -> float:
@@ -299,13 +308,14 @@ def _nuclear_norm(matrix: np.ndarray) -> float:
     only the large ones are read off the Gram matrix; the others are those of the matrix projected on the eigenvectors
     that are left, where the largest is small. One tridiagonal form gives the eigenvalues and these vectors.
     """
-    from scipy.linalg import eigh_tridiagonal, eigvalsh_tridiagonal, lapack
+    from scipy.linalg import blas, eigh_tridiagonal, eigvalsh_tridiagonal, lapack
 
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     total, largest = 0.0, 0.0
     while len(wide) > _EXACT_SVD:
         lwork = int(lapack.dsytrd_lwork(len(wide), lower=1)[0])
-        reflectors, diagonal, beside, scale, _ = lapack.dsytrd((wide @ wide.T).T, lower=1, lwork=lwork, overwrite_a=1)
+        gram = blas.dsyrk(1.0, wide.T, trans=1, lower=1)
+        reflectors, diagonal, beside, scale, _ = lapack.dsytrd(gram, lower=1, lwork=lwork, overwrite_a=1)
         values = eigvalsh_tridiagonal(diagonal, beside)
         largest = max(largest, values[-1])
         if values[-1] <= np.finfo(float).eps ** 2 * largest:
