@@ -36,7 +36,7 @@ def prepare(folder: Path, eeg: np.ndarray) -> EEGDataset:
         loader=None,
         pairing="none",
         licence="",
-        redistribution=False,
+        hosts="splits",
         citation="",
         source="",
         get="",

@@ -133,7 +133,7 @@ def dataset(*splits: str) -> DatasetCard:
         loader=None,
         pairing="class",
         licence="CC0-1.0",
-        redistribution=True,
+        hosts="everything",
         citation="c",
         source="s",
         get="g",

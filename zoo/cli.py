@@ -27,6 +27,7 @@ Dataset = Annotated[str, typer.Option("--dataset", "-d", help="A prepared datase
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option(help="Training seed.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Accept = Annotated[bool, typer.Option("--accept-license", help="You have read the terms of the dataset and accept.")]
 MEASURED_SECONDS = 5.0
 """Of training before anything is said about how long it will take."""
 BoardUrl = Annotated[str | None, typer.Option("--board", help="Folder or fsspec URL; this machine's board if omitted.")]
@@ -213,13 +214,14 @@ def data_prepare(
     name: str,
     source: Annotated[Path | None, typer.Option(help="The files as their authors distribute them.")] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of pictures, one folder per class.")] = None,
+    accept_licence: Accept = False,
     quiet: Quiet = False,
 ) -> None:
     """Convert your copy of a dataset into the standard layout, with checksums."""
     from zoo.datasets.base import load, prepare
 
     with _progress(quiet) as progress:
-        folder = prepare(name, source=source, images=images, progress=progress)
+        folder = prepare(name, source=source, images=images, accept_licence=accept_licence, progress=progress)
     data = load(name)
     for sentence in data.report:
         sys.stderr.write(f"{sentence}\n")

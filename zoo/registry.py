@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from zoo import store
 from zoo.errors import UnknownNameError, ZooError, did_you_mean
 from zoo.specs import DatasetCard, MetricCard, ModelCard, TrackCard
 
@@ -21,14 +22,17 @@ PACKAGE = Path(__file__).parent
 class Registry(Generic[Card]):
     """Cards of one kind: YAML files of a folder, and those of installed plugins (entry-point group ``zoo.<kind>s``).
 
+    Datasets also have those that lie beside prepared ones (``here``), which never stand for a packaged one.
+
     A plugin's entry point names a card object, or a list of them; it is imported only when its name is asked for or
     everything is listed. A broken one is kept in ``broken`` and never stops the rest.
     """
 
-    def __init__(self, kind: str, card: type[Card], pattern: str) -> None:
+    def __init__(self, kind: str, card: type[Card], pattern: str, here: str | None = None) -> None:
         self.kind = kind
         self._card: type[Card] = card
         self._pattern = pattern
+        self._here = here
         self._added: dict[str, Card] = {}
         self.broken: dict[str, str] = {}
 
@@ -65,7 +69,21 @@ class Registry(Generic[Card]):
         raise UnknownNameError(f"unknown {self.kind} {name!r}{did_you_mean(name, cards)} See 'zoo list {self.kind}s'.")
 
     def _all(self) -> dict[str, Card]:
-        return {**self._plugins(), **self._packaged(), **self._added}
+        return {**self._found_here(), **self._plugins(), **self._packaged(), **self._added}
+
+    def _found_here(self) -> dict[str, Card]:
+        """Cards that lie beside what they describe in the cache: a user's own datasets, and pulled ones."""
+        if self._here is None:
+            return {}
+        cards: dict[str, Card] = {}
+        for path in sorted(store.cache_dir().glob(self._here)):
+            try:
+                card = self._card.model_validate_json(path.read_bytes())
+            except ValidationError as error:
+                self.broken[str(path)] = f"{type(error).__name__}: {error}"
+            else:
+                cards[card.id] = card
+        return cards
 
     @cache  # noqa: B019 - one instance per kind lives as long as the process
     def _packaged(self) -> dict[str, Card]:
@@ -110,6 +128,6 @@ def load_object(where: str) -> Any:
 
 
 models = Registry("model", ModelCard, "models/*.yaml")
-datasets = Registry("dataset", DatasetCard, "datasets/*.yaml")
+datasets = Registry("dataset", DatasetCard, "datasets/*.yaml", here="datasets/*/card.json")
 metrics = Registry("metric", MetricCard, "metrics/cards/*.yaml")
 tracks = Registry("track", TrackCard, "tracks/*.yaml")

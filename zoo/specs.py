@@ -115,6 +115,16 @@ class File(Spec):
         return self
 
 
+class HubRepo(Spec):
+    """One pinned state of a repo on the Hub."""
+
+    repo: str
+    revision: str = Field(pattern=r"^[0-9a-f]{40}$")
+
+    def __str__(self) -> str:
+        return f"{self.repo}@{self.revision[:8]}"
+
+
 class Claim(Spec):
     """A number as published, with its source; ours stand in records, never here."""
 
@@ -158,7 +168,7 @@ class SplitCard(Spec):
     id: str
     protocol: Protocol
     sha256: str | None = Field(default=None, pattern=SHA256)
-    """Hash of the packaged split file; null where the split is cut from the user's own trials by recipe."""
+    """Hash of the packaged split file; null where no file is packaged: a complete copy is then cut alike anywhere."""
     note: str = ""
 
 
@@ -175,7 +185,12 @@ class DatasetCard(Spec):
     n_subjects: int | None = None
     licence: str
     licence_url: str | None = None
-    redistribution: bool
+    hosts: Literal["everything", "recordings", "splits"]
+    """What the licence lets us host: all of it, all but the pictures, or only splits, cards and checksums."""
+    terms: str | None = None
+    """What a user must accept before it is prepared or pulled; null where the licence asks nothing of the kind."""
+    hub: HubRepo | None = None
+    """Its dataset repo on the Hub, pinned."""
     citation: str
     source: str
     doi: str | None = None
@@ -272,6 +287,13 @@ class TrackCard(Spec):
     aliases: tuple[str, ...] = ()
 
 
+class CutFrom(Spec):
+    """What a split remembers of its trials, to say how others differ: their number, and a digest per column."""
+
+    n_trials: int
+    columns: dict[str, str]
+
+
 class Split(Spec):
     """Which trial plays which role, as data.
 
@@ -287,6 +309,7 @@ class Split(Spec):
     roles: dict[Literal["train", "val", "test"], tuple[str, ...]]
     default: Literal["train", "val", "test", "unused"] = "train"
     trials_fingerprint: str = Field(pattern=SHA256)
+    cut_from: CutFrom | None = None
 
     @model_validator(mode="after")
     def _one_role_each(self) -> Split:

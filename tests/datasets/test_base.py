@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from zoo import __version__, registry, store
 from zoo.datasets import base, recipes
 from zoo.datasets.base import Prepared, Stimulus, strings
-from zoo.errors import IntegrityError, MissingError, UsageError
+from zoo.errors import IntegrityError, MissingError, UnknownNameError, UsageError
 from zoo.specs import DatasetCard, EEGSpec, Split
 from zoo.training import TrainingData
 
@@ -29,7 +29,7 @@ CARD = DatasetCard(
     pairing="instance",
     concepts=("cat", "dog"),
     licence="CC0",
-    redistribution=True,
+    hosts="everything",
     citation="none",
     source="here",
     get="ask a friend",
@@ -68,6 +68,7 @@ def tiny(**changes: Any) -> Prepared:
         stimuli=tuple(Stimulus(f"{c}-{p}", c, png(60 * p)) for c in ("cat", "dog") for p in range(4)),
         stimuli_source="drawn",
         splits=cut,
+        complete=False,
     )
     return dataclasses.replace(made, **changes)
 
@@ -256,7 +257,7 @@ def test_a_file_cut_short_is_refused_on_opening(dataset: base.EEGDataset) -> Non
         ("", "Invalid JSON: EOF while parsing a value at line 1 column 0"),
         ("[]", "Input should be an object"),
         ("{}", "id: Field required"),
-        (None, "files: eeg.safetensors: size: Field required"),
+        (None, "files: card.json: size: Field required"),
     ],
 )
 def test_a_damaged_description_is_named(dataset: base.EEGDataset, content: str | None, why: str) -> None:
@@ -379,11 +380,11 @@ def test_the_released_split_is_used_where_it_belongs(
     install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(base, "RELEASED", tmp_path)
-    install(tiny())
+    install(tiny(complete=True))
     base.prepare("tiny")
     sha256 = recipes.release("tiny", tmp_path)["stimulus-out@1"]
     released = CARD.splits[0].model_copy(update={"sha256": sha256})
-    card = install(tiny(), CARD.model_copy(update={"splits": (released,)}))
+    card = install(tiny(complete=True), CARD.model_copy(update={"splits": (released,)}))
     base.prepare("tiny")
     assert base.load("tiny").split("stimulus-out").id == "stimulus-out@1"
     assert base.load("tiny").split("stimulus-out@1") == base.load("tiny").split(None)
@@ -405,7 +406,7 @@ def test_the_released_split_is_used_where_it_belongs(
 
 
 def test_a_released_split_never_changes(install: Install, tmp_path: Path) -> None:
-    install(tiny())
+    install(tiny(complete=True))
     base.prepare("tiny")
     recipes.release("tiny", tmp_path)
     path = tmp_path / "tiny" / "stimulus-out@1.json"
@@ -544,3 +545,83 @@ def test_a_split_that_would_lose_a_concept_is_left_out_with_a_reason() -> None:
 def test_split_files_round_trip() -> None:
     split = tiny().splits[0]
     assert Split.model_validate_json(base.split_bytes(split)) == split
+
+
+# ---- what a copy is
+
+
+def test_splits_of_a_complete_copy_have_the_number_of_the_card(install: Install) -> None:
+    install(tiny(complete=True))
+    base.prepare("tiny")
+    assert base.load("tiny").split_ids == ["stimulus-out@1"]
+    first = (base.load("tiny").folder / "splits" / "stimulus-out@1.json").read_bytes()
+    base.prepare("tiny")
+    assert (base.load("tiny").folder / "splits" / "stimulus-out@1.json").read_bytes() == first
+
+
+def test_a_picture_may_be_a_file_and_may_be_missing(install: Install, tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_bytes(png(7))
+    stimuli = [Stimulus("cat-0", "cat", tmp_path / "cat.png"), Stimulus("cat-1", "cat", None, sha256="a" * 64)]
+    stimuli += [Stimulus(f"{c}-{p}", c, png(60 * p)) for c in ("cat", "dog") for p in range(4) if f"{c}{p}" > "cat1"]
+    install(tiny(stimuli=tuple(stimuli)))
+    base.prepare("tiny")
+    dataset = base.load("tiny")
+    assert dataset.stimuli.ids.tolist() == [s.stimulus_id for s in stimuli if s.image is not None]
+    assert dataset.stimuli.sha256[0] == hashlib.sha256(png(7)).hexdigest()
+    assert [int(pixels[0, 0, 0]) for pixels in dataset.stimulus_pixels([0, 1])] == [7, 120]
+    assert dataset.stimulus_of_trial[:9].tolist() == [0, 0, 0, -1, -1, -1, 1, 1, 1]
+
+
+def test_check_says_how_a_copy_differs_from_the_one_a_split_was_cut_from(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "RELEASED", tmp_path)
+    install(tiny(complete=True))
+    base.prepare("tiny")
+    recipes.release("tiny", tmp_path)
+    assert base.check("tiny") == []
+    trials = {name: values[:21] for name, values in tiny().trials.items()}
+    cut, _ = recipes.cut(CARD, trials, {"stimulus-out": lambda t: recipes.stimulus_out(t, val=0.25, test=0.25)})
+    eeg = tiny().eeg
+    assert isinstance(eeg, np.ndarray)
+    install(tiny(eeg=eeg[:21], trials=trials, splits=cut))
+    base.prepare("tiny")
+    released = base.parse_split((tmp_path / "tiny" / "stimulus-out@1.json").read_bytes(), "stimulus-out@1", None)
+    lacking = sorted({"dog-3"} & {value for members in released.roles.values() for value in members})
+    assert lacking == ["dog-3"]
+    assert base.check("tiny") == [
+        "stimulus-out@1 was cut from other trials: 24 there, 21 here; 1 of its 4 values of stimulus_id are not here, "
+        "such as 'dog-3'; columns that differ: block, concept, order, recording, run, session, stimulus_id, subject, "
+        "trial_id; use stimulus-out@0."
+    ]
+
+
+def test_terms_must_be_accepted(install: Install, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tiny(), CARD.model_copy(update={"terms": "research only"}))
+    refused = (
+        "tiny may only be used by those who accept its terms: research only (here); "
+        "if you do, add --accept-license or set ZOO_ACCEPT_LICENSE=tiny."
+    )
+    with pytest.raises(IntegrityError) as error:
+        base.prepare("tiny")
+    assert str(error.value) == refused
+    assert not (cache / "datasets" / "tiny").exists()
+    monkeypatch.setenv("ZOO_ACCEPT_LICENSE", "other, tinier")
+    with pytest.raises(IntegrityError) as error:
+        base.prepare("tiny")
+    assert str(error.value) == refused
+    for names in ("other,tiny", "all"):
+        monkeypatch.setenv("ZOO_ACCEPT_LICENSE", names)
+        base.prepare("tiny")
+    monkeypatch.delenv("ZOO_ACCEPT_LICENSE")
+    base.prepare("tiny", accept_licence=True)
+
+
+def test_a_prepared_folder_speaks_for_itself(dataset: base.EEGDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(registry.datasets._added, "tiny")  # as in another process
+    assert registry.datasets.get("tiny") == CARD
+    assert base.load("tiny").split(None).id == "stimulus-out@0"
+    (dataset.folder / "card.json").write_text('{"id": "tiny"}')
+    with pytest.raises(UnknownNameError):
+        registry.datasets.get("tiny")
+    assert list(registry.datasets.find_broken()) == [str(dataset.folder / "card.json")]

@@ -6,6 +6,7 @@ Layout of a prepared dataset, ``<cache>/datasets/<id>/``:
     trials.parquet    trial_id, subject, session, run, block, order, recording, stimulus_id, concept (unknown = null)
     stimuli.parquet   stimulus_id, concept, role, sha256, image (encoded bytes)
     splits/*.json     zoo.specs.Split
+    card.json         its card, so that the folder speaks for itself
 
 Values of ``run``, ``block`` and ``recording`` name one thing in the whole dataset (never "run 1 of everybody"), so each
 column can be a unit of resampling or of a split. ``order`` counts the trials of a run in the order they were recorded.
@@ -18,7 +19,8 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zoo import __version__, registry, store
 from zoo.errors import IntegrityError, MissingError, UsageError, ZooError
-from zoo.specs import SHA256, DatasetCard, EEGSpec, Split
+from zoo.specs import SHA256, CutFrom, DatasetCard, EEGSpec, Split
 
 if TYPE_CHECKING:
     from zoo.training import TrainingData
@@ -44,19 +46,23 @@ GENERATED = "generated"
 """``source`` of a card whose data is computed, not recorded; such a dataset prepares itself."""
 CHUNK = 1024
 """Trials checked and written at a time."""
+PICTURES = 256
+"""Pictures read and written at a time."""
 
 
 @dataclass(frozen=True)
 class Stimulus:
-    """One picture: ``image`` holds encoded bytes (PNG, JPEG) as found; ``role`` is ``train``, ``test`` or ``any``.
+    """One picture: its encoded bytes (PNG, JPEG) or the file that holds them, None for a picture that is not here.
 
-    With instance pairing the role is ``any``: a picture plays the role of the trials that show it.
+    ``role`` is ``train``, ``test`` or ``any``; with instance pairing always ``any``, since a picture plays the role of
+    the trials that show it. ``sha256`` is only needed for a picture that is not here, if it is known.
     """
 
     stimulus_id: str
     concept: str
-    image: bytes
+    image: bytes | Path | None
     role: str = "any"
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,17 +70,18 @@ class Prepared:
     """What a converter returns; ``prepare`` writes it down.
 
     Attributes:
-        eeg: (n_trials, n_channels, n_times) float32 volts, or a list of such blocks in order.
+        eeg: (n_trials, n_channels, n_times) float32, or such blocks in order, which may be made while they are written.
         trials: Columns of equal length; ``trial_id`` unique and derived from the source, so stable on anyone's copy.
             A column left out is unknown.
         splits: Cut from exactly these trials, ids ending in ``@0``.
         source: sha256 by name of what was read (names that tell nobody's identity).
         report: Sentences for the user: what was skipped, repaired, partial.
-        complete: False for a copy that lacks recordings of the published corpus.
+        complete: False for a copy that lacks recordings of the published corpus. Splits of a complete copy get the
+            numbers of the card.
     """
 
     spec: EEGSpec
-    eeg: np.ndarray | Sequence[np.ndarray]
+    eeg: np.ndarray | Iterable[np.ndarray]
     trials: Mapping[str, np.ndarray]
     concepts: tuple[str, ...]
     stimuli: tuple[Stimulus, ...]
@@ -87,7 +94,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Stimuli:
-    """Columns of the stimuli table; empty where a dataset has no pictures.
+    """Columns of the stimuli table for the pictures that are here; empty where none is.
 
     Shape:
         ids, concepts, roles, sha256: (n_stimuli,) str.
@@ -130,7 +137,12 @@ class _About(BaseModel):
 
 
 def prepare(
-    name: str, *, source: Path | None = None, images: Path | None = None, progress: Progress | None = None
+    name: str,
+    *,
+    source: Path | None = None,
+    images: Path | None = None,
+    accept_licence: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Convert a user's own copy of a dataset to the standard layout, whole or not at all.
 
@@ -138,6 +150,7 @@ def prepare(
         name: Dataset id or alias.
         source: File or folder as its authors distribute it; null for generated datasets.
         images: Folder of pictures, where the dataset takes them separately.
+        accept_licence: The user has read and accepts the terms of a dataset that has some.
         progress: Told what is being read and written.
 
     Returns:
@@ -146,10 +159,12 @@ def prepare(
     Raises:
         MissingError: The source is not given, or the dataset has no converter yet.
         UsageError: What was given is not what the dataset's card describes, or the dataset is generated from nothing.
+        IntegrityError: Its terms are not accepted.
     """
     card = registry.datasets.get(name)
     if card.loader is None:
         raise not_here(card)
+    require_terms(card, accept_licence)
     for option, path in (("--source", source), ("--images", images)):
         if path is not None and card.source == GENERATED:
             raise UsageError(f"{card.id} is generated, so it takes no {option}; leave it out.")
@@ -160,6 +175,20 @@ def prepare(
     with store.lock(folder), store.atomic_folder(folder) as work:
         _write(prepared, card, work, progress)
     return folder
+
+
+def require_terms(card: DatasetCard, accepted: bool = False) -> None:
+    """Refuse a dataset whose terms the user has not accepted, by the argument or by ``ZOO_ACCEPT_LICENSE``.
+
+    The variable holds dataset ids separated by commas, or ``all``.
+    """
+    named = {part.strip() for part in os.environ.get("ZOO_ACCEPT_LICENSE", "").split(",")}
+    if card.terms and not accepted and not named & {card.id, "all"}:
+        where = card.licence_url or card.source
+        raise IntegrityError(
+            f"{card.id} may only be used by those who accept its terms: {card.terms} ({where}); "
+            f"if you do, add --accept-license or set ZOO_ACCEPT_LICENSE={card.id}."
+        )
 
 
 def load(name: str) -> EEGDataset:
@@ -213,12 +242,40 @@ def check(name: str) -> list[str]:
             dataset.roles(dataset.split(split_id))
         except (IntegrityError, UsageError) as error:
             differs.append(str(error))
+    for about in dataset.card.splits:
+        path = RELEASED / dataset.id / f"{about.id}.json"
+        if path.exists() and about.id not in dataset.split_ids:
+            split = parse_split(path.read_bytes(), about.id, about.sha256)
+            differs.append(f"{about.id} was cut from other trials: {_difference(split, dataset)}")
     return differs
+
+
+def _difference(split: Split, dataset: EEGDataset) -> str:
+    """How the trials of a copy differ from those that a released split was cut from, as far as the split remembers."""
+    wanted, found = split.cut_from, cut_from(dataset.trials)
+    listed = {value for members in split.roles.values() for value in members}
+    lacking = sorted(listed - set(dataset.trials[split.unit].tolist()))
+    said = []
+    if wanted and wanted.n_trials != found.n_trials:
+        said.append(f"{wanted.n_trials} there, {found.n_trials} here")
+    elif dataset.card.n_trials and dataset.card.n_trials != found.n_trials:
+        said.append(f"{dataset.card.n_trials} were published, {found.n_trials} are here")
+    if lacking:
+        said.append(f"{len(lacking)} of its {len(listed)} values of {split.unit} are not here, such as {lacking[0]!r}")
+    if wanted and (changed := [name for name, value in wanted.columns.items() if found.columns.get(name) != value]):
+        said.append(f"columns that differ: {', '.join(changed)}")
+    return f"{'; '.join(said) or 'their columns differ'}; use {', '.join(dataset.split_ids) or 'another copy'}."
 
 
 def fingerprint(trials: Mapping[str, np.ndarray]) -> str:
     """Digest of every column of the trials table: equal exactly for the same trials in the same order."""
     return store.digest({column: values.tolist() for column, values in _columns(trials).items()})
+
+
+def cut_from(trials: Mapping[str, np.ndarray]) -> CutFrom:
+    """What a split cut from these trials keeps about them."""
+    columns = {column: store.digest(values.tolist())[:16] for column, values in _columns(trials).items()}
+    return CutFrom(n_trials=len(trials["trial_id"]), columns=columns)
 
 
 def strings(values: Sequence[str | None] | np.ndarray) -> np.ndarray:
@@ -301,7 +358,7 @@ class EEGDataset:
     @cached_property
     def stimuli(self) -> Stimuli:
         table = _read_table(self.folder / "stimuli.parquet", ("stimulus_id", "concept", "role", "sha256"))
-        ids, concepts, roles, sha256 = (strings(column) for column in table.values())
+        ids, concepts, roles, sha256 = (strings(column)[self._pictured] for column in table.values())
         return Stimuli(ids, concepts, roles, sha256, self._indices(concepts))
 
     def stimulus_pixels(self, rows: Sequence[int] | np.ndarray) -> list[np.ndarray]:
@@ -385,8 +442,20 @@ class EEGDataset:
         )
 
     @cached_property
+    def _pictured(self) -> np.ndarray:
+        """Rows of the stimuli table whose picture is here."""
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        path = self.folder / "stimuli.parquet"
+        with _reading(path), pq.ParquetFile(path) as file:
+            found = [pc.is_valid(part["image"]).to_numpy(False) for part in file.iter_batches(columns=["image"])]
+        return np.flatnonzero(np.concatenate([np.zeros(0, bool), *found]))
+
+    @cached_property
     def _images(self) -> list[bytes]:
-        return list(_read_table(self.folder / "stimuli.parquet", ("image",))["image"])
+        images = _read_table(self.folder / "stimuli.parquet", ("image",))["image"]
+        return [images[row] for row in self._pictured]
 
     def _indices(self, concepts: np.ndarray) -> np.ndarray:
         index = {concept: i for i, concept in enumerate(self.concepts)}
@@ -501,9 +570,10 @@ def _write(prepared: Prepared, card: DatasetCard, folder: Path, progress: Progre
         _write_eeg(file, prepared, trials["trial_id"], progress)
     schema = pa.schema([(name, pa.int64() if name == "order" else pa.string()) for name in COLUMNS])
     pq.write_table(pa.table({n: v.tolist() for n, v in trials.items()}, schema=schema), folder / "trials.parquet")
-    pq.write_table(_stimuli_table(prepared.stimuli), folder / "stimuli.parquet")
-    for split_id, data in _choose_splits(card, prepared.splits, mark):
+    _write_stimuli(folder / "stimuli.parquet", prepared.stimuli)
+    for split_id, data in _choose_splits(card, prepared, mark):
         store.write_bytes(folder / "splits" / f"{split_id}.json", data)
+    store.write_json(folder / "card.json", card.model_dump(mode="json", exclude_defaults=True))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     about = _About(
         id=card.id,
@@ -547,19 +617,27 @@ def _write_eeg(file: BinaryIO, prepared: Prepared, ids: np.ndarray, progress: Pr
         raise UsageError(f"the trials table has {shape[0]} rows, but there are {done} trials of EEG.")
 
 
-def _chunks(eeg: np.ndarray | Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+def _chunks(eeg: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     for block in [eeg] if isinstance(eeg, np.ndarray) else eeg:
         for start in range(0, len(block), CHUNK):
             yield block[start : start + CHUNK]
 
 
-def _stimuli_table(stimuli: Sequence[Stimulus]) -> Any:
+def _write_stimuli(path: Path, stimuli: Sequence[Stimulus]) -> None:
+    """The stimuli table, some pictures at a time."""
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     names = ("stimulus_id", "concept", "role", "sha256", "image")
-    rows = [(s.stimulus_id, s.concept, s.role, hashlib.sha256(s.image).hexdigest(), s.image) for s in stimuli]
     schema = pa.schema([(name, pa.binary() if name == "image" else pa.string()) for name in names])
-    return pa.table({name: [row[i] for row in rows] for i, name in enumerate(names)}, schema=schema)
+    with pq.ParquetWriter(path, schema) as file:
+        for start in range(0, len(stimuli), PICTURES):
+            rows = []
+            for s in stimuli[start : start + PICTURES]:
+                image = s.image.read_bytes() if isinstance(s.image, Path) else s.image
+                sha256 = s.sha256 if image is None else hashlib.sha256(image).hexdigest()
+                rows.append((s.stimulus_id, s.concept, s.role, sha256, image))
+            file.write_table(pa.table({name: [row[i] for row in rows] for i, name in enumerate(names)}, schema=schema))
 
 
 def _validate(prepared: Prepared, card: DatasetCard) -> None:
@@ -570,19 +648,22 @@ def _validate(prepared: Prepared, card: DatasetCard) -> None:
         raise UsageError(
             f"every concept of {card.id} needs trials, but there are none of {', '.join(empty)}; add recordings."
         )
-    pictured = {stimulus.concept for stimulus in prepared.stimuli}
+    pictured = {stimulus.concept for stimulus in prepared.stimuli if stimulus.image is not None}
     if pictured and (bare := [c for c in prepared.concepts if c not in pictured]):
         raise UsageError(
             f"every concept of {card.id} needs pictures, but there are none of {', '.join(bare)}; add some."
         )
     shown = set(prepared.trials.get("stimulus_id", np.array([])).tolist()) - {None}
-    if unseen := sorted(shown - {stimulus.stimulus_id for stimulus in prepared.stimuli}):
+    if prepared.stimuli and (unseen := sorted(shown - {stimulus.stimulus_id for stimulus in prepared.stimuli})):
         raise UsageError(f"trials of {card.id} show {unseen[0]!r}, which is not among its pictures.")
 
 
-def _choose_splits(card: DatasetCard, cut: Sequence[Split], mark: str) -> Iterator[tuple[str, bytes]]:
-    """Per split of the card the released file if it belongs to these trials, else the one just cut from them."""
-    for split in cut:
+def _choose_splits(card: DatasetCard, prepared: Prepared, mark: str) -> Iterator[tuple[str, bytes]]:
+    """Per split the released file if it belongs to these trials, else the one just cut from them.
+
+    Where the card pins no file, what is cut from a complete copy has the card's number; every other cut is ``@0``.
+    """
+    for split in prepared.splits:
         known = next((s for s in card.splits if s.id.partition("@")[0] == split.id.partition("@")[0]), None)
         path = RELEASED / card.id / f"{known.id}.json" if known else None
         if known and path and path.exists():
@@ -590,9 +671,10 @@ def _choose_splits(card: DatasetCard, cut: Sequence[Split], mark: str) -> Iterat
             if parse_split(data, known.id, known.sha256).trials_fingerprint == mark:
                 yield known.id, data
                 continue
-        yield split.id, split_bytes(split)
+        chosen = known.id if known and known.sha256 is None and prepared.complete else split.id
+        yield chosen, split_bytes(split.model_copy(update={"id": chosen}))
 
 
 def split_bytes(split: Split) -> bytes:
     """A split as the bytes of its file: one canonical line."""
-    return (store.canonical_json(split.model_dump(mode="json")) + "\n").encode()
+    return (store.canonical_json(split.model_dump(mode="json", exclude_none=True)) + "\n").encode()

@@ -74,7 +74,7 @@ def cut(card: DatasetCard, trials: Trials, recipes: Mapping[str, Recipe]) -> tup
 
     Protocol and description are those of the split called ``<name>`` in the card.
     """
-    mark = base.fingerprint(trials)
+    mark, cut_from = base.fingerprint(trials), base.cut_from(trials)
     splits, refused = [], []
     for name, recipe in recipes.items():
         about = card.split(name)
@@ -93,6 +93,7 @@ def cut(card: DatasetCard, trials: Trials, recipes: Mapping[str, Recipe]) -> tup
                 unit=unit,
                 roles={"val": val, "test": test},
                 trials_fingerprint=mark,
+                cut_from=cut_from,
             )
         )
     return tuple(splits), tuple(refused)
