@@ -26,16 +26,14 @@ from zoo.models.eeg2image import (
     conv_tiled,
     discriminator_hinge,
     gan_step,
-    kmeans_accuracy,
     mode_seeking,
-    pair_images,
     recipes,
     scale_eeg,
-    scale_image,
     semi_hard_triplet_loss,
     translate,
 )
 from zoo.models.layers import KerasAdam, conv_same, l2_normalise
+from zoo.models.recipes import kmeans_accuracy, pair_images, scale_image
 from zoo.registry import PACKAGE, load_object, read_yaml
 from zoo.specs import EEGSpec, ModelCard
 from zoo.training import TrainingData, fit

@@ -42,8 +42,17 @@ from zoo.models.layers import (
     steps_per_epoch,
     truncated_normal_,
 )
+from zoo.models.recipes import (
+    device_of,
+    encode_rows,
+    kmeans_accuracy,
+    pair_images,
+    scale_image,
+    trainable,
+    trials_of,
+    update,
+)
 from zoo.specs import EEGSpec
-from zoo.stats import best_naming, keyed_rng
 from zoo.training import Recipe, TrainingData
 
 MAX_VALIDATION_TRIALS = 2000
@@ -152,18 +161,6 @@ def scale_eeg(eeg: Tensor) -> Tensor:
             f"but trial {row} of {len(eeg)} has maximum {2 * float(half[row]):g}; leave such trials out of the split."
         )
     return ((x - half) / half).transpose(1, 2).float()
-
-
-def scale_image(image: np.ndarray, resolution: int) -> Tensor:
-    """A picture resized bilinearly (half-pixel centres, no antialias, aspect ignored), then (v - 127.5) / 127.5.
-
-    Shape:
-        image: (height, width, 3) uint8.
-        returns: (3, resolution, resolution) float32 in [-1, 1].
-    """
-    pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
-    resized = F.interpolate(pixels, size=(resolution, resolution), mode="bilinear", align_corners=False)
-    return ((resized[0] - 127.5) / 127.5).contiguous()
 
 
 class TripleNet(nn.Module):
@@ -389,14 +386,6 @@ def mode_seeking(images: tuple[Tensor, Tensor], codes: tuple[Tensor, Tensor]) ->
     return 1 / (ratio + 1e-5)
 
 
-def kmeans_accuracy(features: np.ndarray, labels: np.ndarray, n_classes: int) -> float:
-    """Fraction of trials whose k-means cluster is the one matched to their class (Hungarian); settings as released."""
-    from sklearn.cluster import KMeans
-
-    cluster = KMeans(n_clusters=n_classes, n_init=10, random_state=45).fit_predict(features)
-    return float(np.mean(best_naming(cluster, labels)[cluster] == labels))
-
-
 class EEG2Image(Reconstructor):
     """The encoder, the generator, and the discriminator that trains it."""
 
@@ -482,14 +471,14 @@ class EncoderRecipe(Recipe):
     def __init__(self, model: EEG2Image, data: TrainingData, *, seed: int, select: Literal["val", "last"]) -> None:
         config = model.config
         self.model, self.data, self.key = model, data, ("eeg2image", "encoder", seed)
-        self.head = nn.Linear(config.lstm_units[1], data.n_classes).to(_device(model))
-        trained = _trainable(model.encoder) + (list(self.head.parameters()) if self.softmax else [])
+        self.head = nn.Linear(config.lstm_units[1], data.n_classes).to(device_of(model))
+        trained = trainable(model.encoder) + (list(self.head.parameters()) if self.softmax else [])
         self.optimizer = KerasAdam(trained, lr=config.encoder_lr, betas=config.encoder_betas)
         if isinstance(model.encoder, RobustTripleNet):
             rows = data.train[
                 np.linspace(0, len(data.train) - 1, min(len(data.train), MAX_VALIDATION_TRIALS)).astype(int)
             ]
-            model.encoder.measure(scale_eeg(_trials(data, rows, _device(model))))
+            model.encoder.measure(scale_eeg(trials_of(data, rows, device_of(model))))
         epoch = steps_per_epoch(len(data.train), config.encoder_batch_size)
         self.n_steps = config.encoder_steps if config.encoder_steps is not None else config.encoder_epochs * epoch
         picked = np.linspace(0, len(data.val) - 1, min(len(data.val), MAX_VALIDATION_TRIALS))
@@ -515,16 +504,16 @@ class EncoderRecipe(Recipe):
     def step(self, step: int, rng: np.random.Generator) -> dict[str, float]:
         config, data = self.model.config, self.data
         rows = data.train[epoch_batch(step, n=len(data.train), batch_size=config.encoder_batch_size, key=self.key)]
-        device = _device(self.model)
+        device = device_of(self.model)
         labels = torch.from_numpy(np.asarray(data.labels[rows])).to(device)
         self.model.encoder.train()
-        features = self.model.encode(_trials(data, rows, device))
+        features = self.model.encode(trials_of(data, rows, device))
         if self.softmax:
             loss = F.cross_entropy(self.head(features), labels)
-            _update(self.optimizer, loss, self.model.encoder, self.head)
+            update(self.optimizer, loss, self.model.encoder, self.head)
         else:
             loss = semi_hard_triplet_loss(l2_normalise(features), labels, margin=config.margin)
-            _update(self.optimizer, loss, self.model.encoder)
+            update(self.optimizer, loss, self.model.encoder)
         return {config.encoder_loss: loss.item()}
 
     def validate(self) -> float:
@@ -571,7 +560,7 @@ class GANRecipe(Recipe):
         return {"generator": self.generator_optimizer, "discriminator": self.discriminator_optimizer}
 
     def step(self, step: int, rng: np.random.Generator) -> dict[str, float]:
-        config, device = self.model.config, _device(self.model)
+        config, device = self.model.config, device_of(self.model)
         batch = epoch_batch(step, n=len(self.data.train), batch_size=config.gan_batch_size, key=self.key)
         real = torch.stack([self.pictures[int(row)] for row in self.picture_of[batch]]).to(device)
         feature = self.features[torch.tensor(batch, device=device)]
@@ -618,66 +607,13 @@ def gan_step(
     loss = discriminator_hinge(
         discriminator(augment[0](real), feature), discriminator(augment[1](fake.detach()), feature)
     )
-    _update(optimizers[1], loss, discriminator)
+    update(optimizers[1], loss, discriminator)
 
     generator.train(not as_run)
     discriminator.train(as_run)
     fakes = (fake if as_run else generator(codes[0]), generator(codes[1]))
     adversarial = -sum(discriminator(augment[2 + i](fakes[i]), feature).mean() for i in range(2))
     mode = mode_seeking(fakes, codes)
-    _update(optimizers[0], adversarial + model.config.mode_weight * mode, generator)
+    update(optimizers[0], adversarial + model.config.mode_weight * mode, generator)
     discriminator_loss, generator_loss, mode_loss = torch.stack([loss, adversarial, mode]).tolist()
     return {"discriminator": discriminator_loss, "generator": generator_loss, "mode": mode_loss}
-
-
-def _update(optimizer: Optimizer, loss: Tensor, *modules: nn.Module) -> None:
-    """One step of ``modules`` alone: no gradient is computed for what the loss passes through."""
-    optimizer.zero_grad()
-    torch.autograd.backward(loss, inputs=[parameter for module in modules for parameter in _trainable(module)])
-    optimizer.step()
-
-
-def pair_images(data: TrainingData, *, seed: int, pairing: Literal["class", "instance"]) -> np.ndarray:
-    """Row in ``data.images`` of every training trial's picture, in the order of ``data.train``.
-
-    Raises:
-        UsageError: A trial has no picture of its class, or none of its own where it needs one.
-    """
-    if pairing == "instance":
-        rows = np.full(len(data.train), -1) if data.image_of_trial is None else data.image_of_trial[data.train]
-        if (rows < 0).any():
-            raise UsageError(
-                f"image_pairing='instance' needs a picture for every training trial, but {int((rows < 0).sum())} of "
-                f"{len(rows)} have none; use image_pairing='class'."
-            )
-        return np.asarray(rows)
-    labels, rng = data.labels[data.train], keyed_rng("pairing", seed)
-    rows = np.empty(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        candidates = np.flatnonzero(np.asarray(data.image_labels) == label)
-        if not len(candidates):
-            raise UsageError(f"training the GAN needs a picture of every class, but class {label} has none; add one.")
-        mine = np.flatnonzero(labels == label)
-        rows[mine] = candidates[rng.integers(len(candidates), size=len(mine))]
-    return rows
-
-
-@torch.no_grad()
-def encode_rows(model: EEG2Image, data: TrainingData, rows: np.ndarray, *, batch_size: int = 256) -> Tensor:
-    """Features of these trials, on the model's device, with the encoder at inference."""
-    model.encoder.eval()
-    device = _device(model)
-    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    return torch.cat([model.encode(_trials(data, batch, device)) for batch in batches])
-
-
-def _trials(data: TrainingData, rows: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.asarray(data.eeg[rows])).to(device)
-
-
-def _trainable(module: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
