@@ -542,6 +542,39 @@ def test_a_split_that_would_lose_a_concept_is_left_out_with_a_reason() -> None:
         assert str(caught.value) == sentence
 
 
+def test_a_protocol_of_unseen_concepts_asks_that_roles_share_none() -> None:
+    trials = dict(tiny().trials) | {"concept": np.repeat(["cat", "dog", "fox"], 8), "half": np.tile(["a", "b"], 12)}
+    about = CARD.splits[0].model_copy(update={"id": "unseen@1", "protocol": "unseen-concept"})
+    card = CARD.model_copy(update={"splits": (about,)})
+    held = {"unseen": lambda t: recipes.listed(t, column="concept", val=["dog"], test=["fox"])}
+    (split,), refused = recipes.cut(card, trials, held)
+    assert (split.protocol, split.unit, split.roles, refused) == (
+        "unseen-concept",
+        "concept",
+        {"val": ("dog",), "test": ("fox",)},
+        (),
+    )
+    halves = {"unseen": lambda t: recipes.listed(t, column="half", val=[], test=["b"])}
+    assert recipes.cut(card, trials, halves) == (
+        (),
+        ("split unseen is left out: its train and test roles would share cat.",),
+    )
+    absent = {"unseen": lambda t: recipes.listed(t, column="concept", val=[], test=["owl"])}
+    assert recipes.cut(card, trials, absent)[1] == (
+        "split unseen is left out: it holds out concept owl, which this copy does not have.",
+    )
+
+
+def test_a_recipe_that_lists_training_leaves_the_rest_unused() -> None:
+    trials = tiny().trials
+    some = {"stimulus-out": lambda t: recipes.Cut("trial_id", ("t00", "t12"), ("t03", "t15"), ("t06", "t18"))}
+    (split,), _ = recipes.cut(CARD, trials, some)
+    roles = split.role_of(trials["trial_id"].tolist())
+    assert [roles.count(role) for role in ("train", "val", "test", "unused")] == [2, 2, 2, 18]
+    one = {"stimulus-out": lambda t: recipes.Cut("trial_id", (), ("t03", "t15"), ("t06",))}
+    assert recipes.cut(CARD, trials, one)[1] == ("split stimulus-out is left out: its train role would hold no dog.",)
+
+
 def test_split_files_round_trip() -> None:
     split = tiny().splits[0]
     assert Split.model_validate_json(base.split_bytes(split)) == split

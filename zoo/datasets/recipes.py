@@ -1,13 +1,14 @@
 """How splits are cut: pure functions of the trials table, decided by hashes of ids, so anyone's copy is cut alike.
 
-A recipe returns the members of ``val`` and ``test`` in one column; everything else trains. The result is kept as a file
-(``zoo.specs.Split``): a recipe explains a split, the file is the split.
+A recipe returns the members of ``val`` and ``test`` in one column; everything else trains, unless it lists that too.
+The result is kept as a file (``zoo.specs.Split``): a recipe explains a split, the file is the split.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,17 +17,21 @@ import numpy as np
 from zoo import store
 from zoo.datasets import base
 from zoo.errors import UsageError
-from zoo.specs import DatasetCard, Split
+from zoo.specs import DatasetCard, Protocol, Split
 
 Trials = Mapping[str, np.ndarray]
 
 
 class Cut(NamedTuple):
-    """Members of ``val`` and ``test`` among the values of column ``unit``."""
+    """Members of ``val`` and ``test`` among the values of column ``unit``.
+
+    ``train`` null: everything else trains. Otherwise its members do, and what is named nowhere is unused.
+    """
 
     unit: str
     val: tuple[str, ...]
     test: tuple[str, ...]
+    train: tuple[str, ...] | None = None
 
 
 Recipe = Callable[[Trials], Cut]
@@ -69,6 +74,21 @@ def random_rows(trials: Trials, *, within: str, val: float, test: float) -> Cut:
     return _within(trials, within, "trial_id", "random", val=val, test=test)
 
 
+def released(trials: Trials) -> Cut:
+    """The roles of the authors, whose trial ids begin with ``train-`` or ``test-``; a tenth of training validates."""
+    ids = trials["trial_id"].tolist()
+    train = shuffled([trial for trial in ids if trial.startswith("train-")], "released")
+    test = [trial for trial in ids if trial.startswith("test-")]
+    return Cut("trial_id", _sorted(train[: max(1, len(train) // 10)]), _sorted(test))
+
+
+def listed(trials: Trials, *, column: str, val: Sequence[str], test: Sequence[str]) -> Cut:
+    """Hold out the values of ``column`` that are given by name, e.g. one fold's subjects."""
+    if lacking := sorted({*val, *test} - set(trials[column].tolist())):
+        raise UsageError(f"it holds out {column} {lacking[0]}, which this copy does not have.")
+    return Cut(column, _sorted(val), _sorted(test))
+
+
 def cut(card: DatasetCard, trials: Trials, recipes: Mapping[str, Recipe]) -> tuple[tuple[Split, ...], tuple[str, ...]]:
     """Splits ``<name>@0`` of these trials, and a sentence for each that they do not allow.
 
@@ -79,8 +99,11 @@ def cut(card: DatasetCard, trials: Trials, recipes: Mapping[str, Recipe]) -> tup
     for name, recipe in recipes.items():
         about = card.split(name)
         try:
-            unit, val, test = recipe(trials)
-            _require_all_concepts(trials, unit, {"val": val, "test": test})
+            unit, val, test, train = recipe(trials)
+            roles: dict[base.Role, tuple[str, ...]] = {"val": val, "test": test}
+            if train is not None:
+                roles["train"] = train
+            _require_concepts(trials, unit, roles, about.protocol)
         except UsageError as error:
             refused.append(f"split {name} is left out: {error}")
             continue
@@ -91,7 +114,8 @@ def cut(card: DatasetCard, trials: Trials, recipes: Mapping[str, Recipe]) -> tup
                 protocol=about.protocol,
                 description=about.note,
                 unit=unit,
-                roles={"val": val, "test": test},
+                roles=roles,
+                default="train" if train is None else "unused",
                 trials_fingerprint=mark,
                 cut_from=cut_from,
             )
@@ -139,14 +163,25 @@ def _within(trials: Trials, group: str, unit: str, salt: str, *, val: float, tes
     return Cut(unit, _sorted(held_val), _sorted(held_test))
 
 
-def _require_all_concepts(trials: Trials, unit: str, held: Mapping[str, tuple[str, ...]]) -> None:
+def _require_concepts(trials: Trials, unit: str, held: Mapping[base.Role, tuple[str, ...]], protocol: Protocol) -> None:
+    """Refuse a role that lacks a concept; where the protocol is about unseen ones, a concept with two roles."""
     table = {member: role for role, members in held.items() for member in members}
-    roles = np.array([table.get(value, "train") for value in trials[unit].tolist()])
+    default = "unused" if "train" in held else "train"
+    roles = np.array([table.get(value, default) for value in trials[unit].tolist()])
+    own = {
+        role: set(trials["concept"][roles == role].tolist())
+        for role in ("train", *(role for role, members in held.items() if members and role != "train"))
+    }
+    if protocol == "unseen-concept":
+        for one, other in itertools.combinations(own, 2):
+            if shared := sorted(own[one] & own[other]):
+                raise UsageError(f"its {one} and {other} roles would share {shared[0]}.")
+        return
     everything = set(trials["concept"].tolist())
-    for role in ("train", *(role for role, members in held.items() if members)):
-        if lacking := sorted(everything - set(trials["concept"][roles == role].tolist())):
+    for role, concepts in own.items():
+        if lacking := sorted(everything - concepts):
             raise UsageError(f"its {role} role would hold no {lacking[0]}.")
 
 
-def _sorted(values: list[str]) -> tuple[str, ...]:
+def _sorted(values: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(values))
