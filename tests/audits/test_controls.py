@@ -52,6 +52,9 @@ def test_nobody_to_borrow_from_is_refused() -> None:
     message = "other-subject needs two people or more in the test role that saw face, but there is only 01."
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         other_subject(np.array(["01", "01", "02"]), "track", same=np.array(["face", "house", "house"]))
+    message = "other-subject needs the subject of every test trial, but it is not known."
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        other_subject(np.full(5, None), "track")
 
 
 def test_gaussian_eeg_has_the_training_channels_scale_and_nothing_of_the_trials() -> None:

@@ -261,14 +261,28 @@ def test_copies_of_training_pictures_break_only_the_promise_of_new_ones(
     assert (found.evidence["pictures_same"], found.evidence["pictures_alike"]) == (same, same + near)
 
 
-def test_without_places_order_or_baseline_nothing_is_known() -> None:
+@pytest.mark.parametrize(
+    ("protocol", "verdict", "sentences"),
+    [
+        ("within-recording", "unknown", ()),
+        (
+            "random-window",
+            "suspect",
+            ("the split parts windows at random, and the trials do not say their recording: both roles may share it",),
+        ),
+    ],
+)
+def test_without_places_order_or_baseline_nothing_is_known(
+    protocol: Protocol, verdict: str, sentences: tuple[str, ...]
+) -> None:
     found = audit(
         np.tile([0, 1], 20),
         np.repeat(["train", "test"], 20),
         {"subject": np.full(40, None)},
         spec=SPEC.model_copy(update={"tmin": 0.0}),
+        protocol=protocol,
     )
-    assert found.verdict == "unknown"
+    assert (found.verdict, found.broken) == (verdict, sentences)
     assert not [finding for finding in found.findings if finding.decides]
 
 

@@ -36,8 +36,10 @@ def other_subject(subjects: np.ndarray, *key: str | int, same: np.ndarray | None
     Shape:
         subjects, same: (n_trials,); returns: (n_trials,) positions among these trials.
     Raises:
-        UsageError: A trial has nobody to borrow from.
+        UsageError: A trial has nobody to borrow from, or does not say whose it is.
     """
+    if None in subjects.tolist():
+        raise UsageError("other-subject needs the subject of every test trial, but it is not known.")
     group = np.zeros(subjects.size, dtype=np.int64) if same is None else np.unique(same, return_inverse=True)[1]
     rng = keyed_rng("other-subject", *key)
     chosen = np.empty(subjects.size, dtype=np.int64)

@@ -367,7 +367,11 @@ def timeline(trials: Mapping[str, np.ndarray], labels: np.ndarray) -> np.ndarray
 
 
 def _broken(protocol: Protocol, overlaps: list[Overlap], duplicates: Duplicates | None) -> tuple[str, ...]:
-    """What the protocol's name says must not be shared between the roles, and is."""
+    """What the protocol's name promises and the roles do not keep; windows parted at random keep nothing apart."""
+    if protocol == "random-window" and not {row.unit for row in overlaps} & set(PLACES[:-1]):
+        return (
+            "the split parts windows at random, and the trials do not say their recording: both roles may share it",
+        )
     promised = PROMISES.get(protocol)
     if promised is None:
         return ()

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -111,14 +112,16 @@ class Stimuli:
         return len(self.ids)
 
 
-class _File(BaseModel):
+class Stored(BaseModel):
+    """One file of a prepared dataset or of its repo."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: int
     sha256: str = Field(pattern=SHA256)
 
 
-class _About(BaseModel):
+class About(BaseModel):
     """What ``dataset.json`` holds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -129,7 +132,7 @@ class _About(BaseModel):
     spec: EEGSpec
     concepts: tuple[str, ...]
     fingerprint: str = Field(pattern=SHA256)
-    files: dict[str, _File]
+    files: dict[str, Stored]
     source: dict[str, str]
     stimuli_source: str
     report: tuple[str, ...]
@@ -173,7 +176,7 @@ def prepare(
     prepared: Prepared = registry.load_object(card.loader)(card, source=source, images=images, progress=progress)
     folder = store.cache_dir("datasets", card.id)
     with store.lock(folder), store.atomic_folder(folder) as work:
-        _write(prepared, card, work, progress)
+        write(prepared, card, work, progress)
     return folder
 
 
@@ -288,14 +291,14 @@ class EEGDataset:
     """A prepared dataset, read lazily: the recordings stay on disk behind a memory map.
 
     Attributes:
-        trials: Every column of ``COLUMNS``; text (None where unknown) and ``order`` int64.
+        trials: Every column of ``COLUMNS``; text (None where unknown), and ``order`` int64, left out where unknown.
         labels: (n_trials,) int64 index of each trial's concept in ``concepts``.
         fingerprint: Digest of the trials table; a split file names the one it belongs to.
         files: Size and sha256 of every file by its path in ``folder``.
     """
 
     def __init__(self, folder: Path, card: DatasetCard) -> None:
-        about = _read_about(folder, card)
+        about = read_about(folder, card)
         self.folder = folder
         self.card = card
         self.id = card.id
@@ -349,6 +352,8 @@ class EEGDataset:
     @cached_property
     def trials(self) -> dict[str, np.ndarray]:
         table = _read_table(self.folder / "trials.parquet", COLUMNS)
+        if None in table["order"]:
+            del table["order"]
         return {name: np.asarray(v, np.int64) if name == "order" else strings(v) for name, v in table.items()}
 
     @cached_property
@@ -504,9 +509,9 @@ def parse_split(data: bytes, name: str, sha256: str | None) -> Split:
         raise UsageError(f"split {name} must be a split file, but it is not: {error.errors()[0]['msg']}.") from error
 
 
-def _read_about(folder: Path, card: DatasetCard) -> _About:
+def read_about(folder: Path, card: DatasetCard) -> About:
     try:
-        return _About.model_validate_json((folder / "dataset.json").read_bytes())
+        return About.model_validate_json((folder / "dataset.json").read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         why = ": ".join([*(str(part) for part in first["loc"]), first["msg"]])
@@ -518,7 +523,7 @@ def _read_about(folder: Path, card: DatasetCard) -> _About:
 def _outdated(folder: Path, card: DatasetCard) -> bool:
     """Whether generated data is not here, is damaged, or was made with other options."""
     try:
-        return _read_about(folder, card).options != card.options
+        return read_about(folder, card).options != card.options
     except (FileNotFoundError, IntegrityError):
         return True
 
@@ -559,7 +564,24 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _write(prepared: Prepared, card: DatasetCard, folder: Path, progress: Progress | None) -> None:
+def write(
+    prepared: Prepared,
+    card: DatasetCard,
+    folder: Path,
+    progress: Progress | None = None,
+    *,
+    stimuli: Iterable[Stimulus] | None = None,
+    splits: Iterable[tuple[str, bytes]] | None = None,
+) -> None:
+    """Write a dataset into an empty folder as the standard layout.
+
+    Args:
+        stimuli: The same as ``prepared.stimuli``, with the bytes of each picture made while it is written.
+        splits: Id and file of each split, where they are not to be chosen among the released ones and those just cut.
+
+    Raises:
+        UsageError: Trials, EEG, concepts and pictures do not fit together, or a value is not finite.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -570,19 +592,19 @@ def _write(prepared: Prepared, card: DatasetCard, folder: Path, progress: Progre
         _write_eeg(file, prepared, trials["trial_id"], progress)
     schema = pa.schema([(name, pa.int64() if name == "order" else pa.string()) for name in COLUMNS])
     pq.write_table(pa.table({n: v.tolist() for n, v in trials.items()}, schema=schema), folder / "trials.parquet")
-    _write_stimuli(folder / "stimuli.parquet", prepared.stimuli)
-    for split_id, data in _choose_splits(card, prepared, mark):
+    _write_stimuli(folder / "stimuli.parquet", prepared.stimuli if stimuli is None else stimuli)
+    for split_id, data in _choose_splits(card, prepared, mark) if splits is None else splits:
         store.write_bytes(folder / "splits" / f"{split_id}.json", data)
     store.write_json(folder / "card.json", card.model_dump(mode="json", exclude_defaults=True))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    about = _About(
+    about = About(
         id=card.id,
         options=card.options,
         spec=prepared.spec,
         concepts=prepared.concepts,
         fingerprint=mark,
         files={
-            path.relative_to(folder).as_posix(): _File(size=path.stat().st_size, sha256=store.file_sha256(path))
+            path.relative_to(folder).as_posix(): Stored(size=path.stat().st_size, sha256=store.file_sha256(path))
             for path in files
         },
         source=dict(prepared.source),
@@ -623,7 +645,7 @@ def _chunks(eeg: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
             yield block[start : start + CHUNK]
 
 
-def _write_stimuli(path: Path, stimuli: Sequence[Stimulus]) -> None:
+def _write_stimuli(path: Path, stimuli: Iterable[Stimulus]) -> None:
     """The stimuli table, some pictures at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -631,9 +653,10 @@ def _write_stimuli(path: Path, stimuli: Sequence[Stimulus]) -> None:
     names = ("stimulus_id", "concept", "role", "sha256", "image")
     schema = pa.schema([(name, pa.binary() if name == "image" else pa.string()) for name in names])
     with pq.ParquetWriter(path, schema) as file:
-        for start in range(0, len(stimuli), PICTURES):
+        waiting = iter(stimuli)
+        while some := list(itertools.islice(waiting, PICTURES)):
             rows = []
-            for s in stimuli[start : start + PICTURES]:
+            for s in some:
                 image = s.image.read_bytes() if isinstance(s.image, Path) else s.image
                 sha256 = s.sha256 if image is None else hashlib.sha256(image).hexdigest()
                 rows.append((s.stimulus_id, s.concept, s.role, sha256, image))

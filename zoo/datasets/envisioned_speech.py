@@ -22,8 +22,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from zoo import store
 from zoo.datasets import recipes
-from zoo.datasets.base import Prepared, Progress, Stimulus, not_here, strings
-from zoo.datasets.pictures import draw_glyphs, read_pictures
+from zoo.datasets.base import Prepared, Progress, not_here, strings
+from zoo.datasets.pictures import class_pictures
 from zoo.errors import UsageError
 from zoo.specs import DatasetCard
 
@@ -33,7 +33,6 @@ PACKED_TASKS = {"object": "image", "character": "char", "digit": "digit"}
 LSB = 16000e-6 / 31200
 """Volts per digital step: the EDF headers map 0..31200 to 0..16000 µV."""
 STRIDE = 8
-GLYPHS = 40
 
 
 class Signal(NamedTuple):
@@ -69,7 +68,7 @@ def build(
     expected = len(card.concepts) * len(_manifest(card.options["task"])[card.concepts[0]])
     if len(recordings) < expected:
         report = (f"{len(recordings)} of {expected} recordings are here, so this copy is partial.", *report)
-    stimuli, stimuli_source, skipped = _stimuli(card, images)
+    stimuli, stimuli_source, skipped = class_pictures(card.concepts, images)
     assert card.eeg is not None  # every card of this file has one
     return Prepared(
         spec=card.eeg,
@@ -199,24 +198,6 @@ def _table(recordings: list[Recording], counts: list[int]) -> dict[str, np.ndarr
         "recording": recording,
         "concept": np.repeat([r.concept for r in recordings], counts),
     }
-
-
-def _stimuli(card: DatasetCard, images: Path | None) -> tuple[tuple[Stimulus, ...], str, tuple[str, ...]]:
-    """Pictures, where they come from, and what was skipped."""
-    if images is not None:
-        stimuli, report = read_pictures(images, {concept: concept for concept in card.concepts})
-        return stimuli, "pictures given with --images", report
-    if card.options["task"] == "object":
-        return (
-            (),
-            "none",
-            ("no pictures: give a folder with one folder per class as --images to train or score images.",),
-        )
-    return (
-        draw_glyphs(card.concepts, n=GLYPHS, seed=0),
-        f"built-in renderer: {GLYPHS} glyphs per class, DejaVu fonts",
-        (),
-    )
 
 
 def _sha256(digital: np.ndarray) -> str:

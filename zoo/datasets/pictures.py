@@ -12,7 +12,24 @@ import numpy as np
 from zoo.datasets.base import Stimulus
 from zoo.errors import UsageError
 
+GLYPHS = 40
+"""Drawn pictures per class."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+
+
+def class_pictures(concepts: Sequence[str], images: Path | None) -> tuple[tuple[Stimulus, ...], str, tuple[str, ...]]:
+    """Pictures of classes, where they come from, and sentences for the user.
+
+    They are those of ``images``, one folder per class; without it single characters are drawn, and words have none.
+    """
+    if images is not None:
+        stimuli, report = read_pictures(images, {concept: concept for concept in concepts})
+        return stimuli, "pictures given with --images", report
+    if any(len(concept) > 1 for concept in concepts):
+        why = "no pictures: give a folder with one folder per class as --images to train or score images."
+        return (), "none", (why,)
+    drawn = draw_glyphs(concepts, n=GLYPHS, seed=0)
+    return drawn, f"built-in renderer: {GLYPHS} glyphs per class, DejaVu fonts", ()
 
 
 def read_pictures(
