@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from zoo.models.base import Model
 
 
+class Output(BaseModel):
+    """One output of a model on keyed noise: its shape, moments, and values at evenly spaced positions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shape: tuple[int, ...]
+    mean: float
+    std: float
+    values: tuple[float, ...]
+
+
 class WeightsInfo(BaseModel):
     """What ``weights.json`` holds."""
 
@@ -40,6 +51,8 @@ class WeightsInfo(BaseModel):
     selection: str
     """On which role the checkpoint was chosen."""
     receipt: dict[str, Any] = {}
+    forward: dict[str, Output] | None = None
+    """What the model made of keyed noise when this was written (``zoo.forward``); null in older files."""
 
 
 def folder_of(model: str, name: str) -> Path:
@@ -80,12 +93,20 @@ def save(model: Model, info: dict[str, Any], *, parts: tuple[str, ...] | None = 
 
 
 def save_state(state: dict[str, Tensor], info: dict[str, Any]) -> tuple[Path, WeightsInfo]:
+    """Write tensors under the cache, load them strictly into a model of their own, and write down what it computes.
+
+    Raises:
+        IntegrityError: The tensors are not those of the model; nothing is kept.
+    """
     from safetensors.torch import save_file
+
+    from zoo.forward import fingerprint
 
     path = folder_of(info["model"], info["name"])
     with atomic_folder(path) as work:
         save_file(state, work / "model.safetensors")
         found = WeightsInfo(**info, sha256=file_sha256(work / "model.safetensors"))
+        found = found.model_copy(update={"forward": fingerprint(_filled(work, found, called=path), found.parts)})
         write_json(work / "weights.json", found.model_dump(mode="json"))
     return path, found
 
@@ -119,27 +140,55 @@ def read_info(path: Path) -> WeightsInfo:
 
 
 def load(path: Path, *, device: str = "cpu") -> tuple[Model, WeightsInfo]:
-    """Build the model that ``path`` describes and load every tensor, strictly; ready for inference."""
+    """Build the model that ``path`` describes, load every tensor strictly and check what it computes.
+
+    Returns:
+        The model, ready for inference, and what its weights say of themselves.
+
+    Raises:
+        IntegrityError: A file is damaged, a tensor is missing, unknown, of another shape or type, or the model makes
+            something else of noise than when its weights were saved.
+    """
+    from zoo.forward import check
+
+    info = read_info(path)
+    model = _filled(path, info)
+    check(model, info, path)
+    return model.to(device), info
+
+
+def _filled(path: Path, info: WeightsInfo, called: Path | None = None) -> Model:
+    """The model that ``info`` describes with the tensors of ``path``, every one accounted for, on the cpu."""
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    info = read_info(path)
+    where = called or path
     try:
         state = load_file(path / "model.safetensors")
     except SafetensorError as error:
-        raise IntegrityError(f"{path / 'model.safetensors'} is not a readable safetensors file ({error}).") from error
-    model = build(registry.models.get(info.model), info.eeg, info.config)
-    expected = {key for key in model.state_dict() if key.partition(".")[0] in info.parts}
-    if odd := sorted(expected ^ set(state)):
-        raise IntegrityError(
-            f"{path} does not fit {info.model}: {len(odd)} tensors are missing or unknown, the first is {odd[0]}."
-        )
-    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+        raise IntegrityError(f"{where / 'model.safetensors'} is not a readable safetensors file ({error}).") from error
+    card = registry.models.get(info.model)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            model = build(card, info.eeg, info.config)
+        except (TypeError, ValueError) as error:
+            raise IntegrityError(
+                f"{where / 'weights.json'} does not describe a {info.model} of this release ({error})."
+            ) from error
+    expected = {key: value for key, value in model.state_dict().items() if key.partition(".")[0] in info.parts}
+    if odd := sorted({*expected} ^ {*state}):
+        missing = f"{len({*expected} - {*state})} missing and {len({*state} - {*expected})} unknown"
+        raise IntegrityError(f"{where} does not fit {info.model}: {missing} tensors, the first is {odd[0]}.")
     for key, value in state.items():
-        if tuple(value.shape) != shapes[key]:
-            raise IntegrityError(f"{path}: {key} must have shape {shapes[key]} but has {tuple(value.shape)}.")
+        if value.shape != expected[key].shape:
+            raise IntegrityError(
+                f"{where}: {key} must have shape {tuple(expected[key].shape)} but has {tuple(value.shape)}."
+            )
+        if value.dtype != expected[key].dtype:
+            raise IntegrityError(f"{where}: {key} must be {expected[key].dtype} but is {value.dtype}.")
     model.load_state_dict(state, strict=False)  # every key was accounted for above
-    return model.eval().requires_grad_(False).to(device), info
+    return model.eval().requires_grad_(False)
 
 
 def available(model: str) -> list[tuple[Path, WeightsInfo]]:

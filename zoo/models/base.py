@@ -6,6 +6,7 @@ import abc
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from zoo.specs import EEGSpec
@@ -26,6 +27,13 @@ class Model(nn.Module, abc.ABC):
     def parts(self) -> dict[str, nn.Module]:
         """Named sub-networks that weights may bring one by one (``encoder``, ``generator``, …)."""
 
+    def probe(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Outputs on two samples of noise, by the method that makes them; cheap.
+
+        What weights do is known again by them (``zoo.forward``), so all that a user would call belongs here.
+        """
+        return {}
+
 
 class EEGEncoder(Model):
     """EEG → features."""
@@ -38,6 +46,13 @@ class EEGEncoder(Model):
             eeg: (n_trials, n_channels, n_times), volts.
             returns: (n_trials, n_features).
         """
+
+    def probe(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        eeg = rng.standard_normal((2, self.spec.n_channels, self.spec.n_times), dtype=np.float32)
+        return {
+            **super().probe(rng),
+            "encode": self.encode(torch.from_numpy(eeg) * (1e-5 if self.spec.unit == "V" else 1)),
+        }
 
 
 class Reconstructor(EEGEncoder):
@@ -59,3 +74,9 @@ class Reconstructor(EEGEncoder):
             features: (n, n_features); noise: (n, *noise_shape).
             returns: (n, 3, resolution, resolution) in [0, 1].
         """
+
+    def probe(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        found = super().probe(rng)
+        features = torch.from_numpy(rng.standard_normal(tuple(found["encode"].shape), dtype=np.float32))
+        noise = torch.from_numpy(np.stack([self.draw_noise(rng) for _ in features]))
+        return {**found, "decode": self.decode(features, noise)}
