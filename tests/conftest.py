@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read at import by huggingface_hub, so before anything imports it
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 
 import pytest
 
+from tests.hub_standin import WRITER, Hub
 from zoo.record import Audit, Cost, Identity, Provenance, Record, System, Value
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -32,6 +35,37 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs ../shared (parity fixtures and real recordings), which this checkout does not have")
     return SHARED
+
+
+@pytest.fixture
+def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub of the test's own, in the place of the real one for this process and for those it starts; a token too."""
+    from huggingface_hub import close_session, constants
+
+    folder = tmp_path_factory.mktemp("hub")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    with Hub(folder) as running:
+        settings = {"HF_HOME": folder, "HF_HUB_CACHE": folder / "cache", "HF_TOKEN_PATH": folder / "token"}
+        for name, value in {**settings, "HF_ENDPOINT": running.url, "HF_TOKEN": WRITER}.items():
+            monkeypatch.setenv(name, str(value))
+        for name in ("HF_HUB_DISABLE_XET", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_TELEMETRY"):
+            monkeypatch.setenv(name, "1")
+        template = running.url + "/{repo_id}/resolve/{revision}/{filename}"
+        read_at_import = {
+            "ENDPOINT": running.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": template,
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+            **{name: str(value) for name, value in settings.items()},
+        }
+        for name, value in read_at_import.items():
+            monkeypatch.setattr(constants, name, value)
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        close_session()
+        running.shutdown()
+        thread.join()
 
 
 def build_record(
