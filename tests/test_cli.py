@@ -398,7 +398,8 @@ def test_prepare_prints_the_folder_and_check_finds_what_changed(cache: Path) -> 
     data[-3] ^= 1
     file.write_bytes(data)
     assert refused(4, "data", "check", "phantom") == (
-        f"eeg.safetensors has sha256 {store.file_sha256(file)[:12]}…, but {wanted}… was written; prepare phantom again."
+        f"eeg.safetensors has sha256 {store.file_sha256(file)[:12]}…, but {wanted}… was written; "
+        "run 'zoo data prepare phantom' again."
     )
 
 

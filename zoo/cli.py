@@ -70,7 +70,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Reference model zoo and benchmark: images out of EEG, EEG out of images.",
 )
-data_app = typer.Typer(cls=_Group, rich_markup_mode=None, no_args_is_help=True, help="Prepare and check datasets.")
+data_app = typer.Typer(cls=_Group, rich_markup_mode=None, no_args_is_help=True, help="Prepare, check, share datasets.")
 weights_app = typer.Typer(
     cls=_Group, rich_markup_mode=None, no_args_is_help=True, help="Fetch, convert and verify weights."
 )
@@ -218,10 +218,71 @@ def data_prepare(
     quiet: Quiet = False,
 ) -> None:
     """Convert your copy of a dataset into the standard layout, with checksums."""
-    from zoo.datasets.base import load, prepare
+    from zoo.datasets.base import prepare
 
     with _progress(quiet) as progress:
         folder = prepare(name, source=source, images=images, accept_licence=accept_licence, progress=progress)
+    _show_prepared(name, folder)
+
+
+@data_app.command("pull")
+def data_pull(
+    name: str,
+    source: Annotated[
+        str | None, typer.Option("--from", help="hf-hub:organisation/name@revision; the pinned repo if omitted.")
+    ] = None,
+    accept_licence: Accept = False,
+    quiet: Quiet = False,
+) -> None:
+    """Bring a dataset from the Hub, proven by its checksums."""
+    from zoo.datasets.pulling import pull
+
+    with _progress(quiet) as progress:
+        pulled = pull(name, source=source, accept_licence=accept_licence, progress=progress)
+    sys.stderr.write(f"{pulled.told}\n")
+    _show_prepared(name, pulled.folder)
+
+
+@data_app.command("push")
+def data_push(
+    name: str,
+    repo: Annotated[str | None, typer.Option(help="organisation/name; ours and the dataset's if omitted.")] = None,
+    pr: Annotated[bool, typer.Option("--pr/--no-pr", help="Propose a pull request, or commit.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files and bytes, send nothing.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Send a prepared dataset to the Hub, as far as its licence lets us host it."""
+    from zoo.datasets.sharing import push
+
+    with _progress(quiet) as progress:
+        pushed = push(name, repo=repo, create_pr=pr, dry_run=dry_run, progress=progress)
+    count = f"{len(pushed.files)} files, {sum(pushed.files.values()):,} bytes"
+    if pushed.url is None:
+        sys.stdout.write("".join(f"{size:>14,}  {path}\n" for path, size in pushed.files.items()))
+        sys.stderr.write(f"{count} would go to {pushed.repo}; nothing was sent.\n")
+    else:
+        sys.stderr.write(f"{count} went to {pushed.repo}.\n")
+        sys.stdout.write(f"{pushed.url}\n")
+
+
+@data_app.command("info")
+def data_info(name: str, as_json: Json = False) -> None:
+    """Show a dataset's card, its splits, and what of it is here."""
+    from zoo.datasets.info import describe
+
+    found = describe(name)
+    if as_json:
+        _print_json(found)
+    else:
+        import yaml
+
+        found["card"] = {key: value for key, value in found["card"].items() if value not in (None, [], {})}
+        sys.stdout.write(yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=100))
+
+
+def _show_prepared(name: str, folder: Path) -> None:
+    from zoo.datasets.base import load
+
     data = load(name)
     for sentence in data.report:
         sys.stderr.write(f"{sentence}\n")

@@ -54,13 +54,13 @@ class Registry(Generic[Card]):
         self._plugins()
         return dict(self.broken)
 
-    def get(self, name: str) -> Card:
-        """The card called ``name`` or having it as an alias.
+    def get(self, name: str, *, here: bool = True) -> Card:
+        """The card called ``name`` or having it as an alias; without ``here`` not one that only lies in the cache.
 
         Raises:
             UnknownNameError: Nothing is called so; the message suggests what is.
         """
-        cards = self._all()
+        cards = self._all() if here else {**self._plugins(), **self._packaged(), **self._added}
         if name in cards:
             return cards[name]
         for card in cards.values():

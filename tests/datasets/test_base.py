@@ -236,7 +236,8 @@ def test_check_finds_a_flipped_byte(dataset: base.EEGDataset) -> None:
     path.write_bytes(data)
     found = hashlib.sha256(data).hexdigest()
     assert base.check("tiny") == [
-        f"eeg.safetensors has sha256 {found[:12]}…, but {dataset.eeg_sha256[:12]}… was written; prepare tiny again."
+        f"eeg.safetensors has sha256 {found[:12]}…, but {dataset.eeg_sha256[:12]}… was written; "
+        "run 'zoo data prepare tiny' again."
     ]
 
 
@@ -290,7 +291,9 @@ def test_a_damaged_file_is_named(dataset: base.EEGDataset, name: str, attribute:
     with pytest.raises(IntegrityError, match=sentence):
         getattr(base.load("tiny"), attribute)
     found = store.file_sha256(path)[:12]
-    assert base.check("tiny") == [f"{name} has sha256 {found}…, but {wanted}… was written; prepare tiny again."]
+    assert base.check("tiny") == [
+        f"{name} has sha256 {found}…, but {wanted}… was written; run 'zoo data prepare tiny' again."
+    ]
 
 
 def test_a_damaged_picture_is_named(install: Install) -> None:

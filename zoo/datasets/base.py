@@ -232,7 +232,7 @@ def check(name: str) -> list[str]:
     except IntegrityError as error:
         return [str(error)]
     differs = [
-        f"{path} has sha256 {found[:12]}…, but {wanted.sha256[:12]}… was written; prepare {dataset.id} again."
+        f"{path} has sha256 {found[:12]}…, but {wanted.sha256[:12]}… was written; run '{dataset.again}' again."
         for path, wanted in dataset.files.items()
         if (found := store.file_sha256(dataset.folder / path)) != wanted.sha256
     ]
@@ -317,6 +317,12 @@ class EEGDataset:
 
     def __repr__(self) -> str:
         return f"EEGDataset({self.id}: {len(self)} trials, {self.spec}, {len(self.concepts)} concepts)"
+
+    @property
+    def again(self) -> str:
+        """The command that made this copy."""
+        hub = self.source.get("hub")
+        return f"zoo data pull {self.id} --from hf-hub:{hub}" if hub else f"zoo data prepare {self.id}"
 
     @property
     def eeg_sha256(self) -> str:
@@ -473,7 +479,7 @@ class EEGDataset:
             if size != wanted.size:
                 raise IntegrityError(
                     f"{name} of {self.id} must have {wanted.size} bytes, but "
-                    f"{'is gone' if size is None else f'has {size}'}; run 'zoo data prepare {self.id}' again."
+                    f"{'is gone' if size is None else f'has {size}'}; run '{self.again}' again."
                 )
 
     def _read_split(self, split_id: str) -> Split:
