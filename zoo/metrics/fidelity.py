@@ -24,6 +24,8 @@ from zoo.metrics.rows import BLOCK, Features, Rows, check_rows, float64_rows, ro
 SEED = 2020
 """torch-fidelity's default, so that subsets are its own."""
 _EXACT_SVD = 512
+_IN_CACHE = 32
+"""Rows of a block of kernel values whose arithmetic stays in the processor's cache."""
 _SMALL = 1e-12
 """Singular values whose squares are below this share of the largest suffer from rounding in a Gram matrix."""
 
@@ -501,5 +503,13 @@ def _float32(rows: Rows, part: slice) -> np.ndarray:
 
 
 def _cubic(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    base = np.asarray(a @ b.T, dtype=np.float64) / a.shape[1] + 1
-    return np.asarray(base * base * base)  # `** 3` is a hundred times slower
+    products = a @ b.T
+    values = np.empty(products.shape)
+    for start in range(0, len(products), _IN_CACHE):  # one pass over memory instead of five
+        part = slice(start, start + _IN_CACHE)
+        base = products[part].astype(np.float64)
+        base /= a.shape[1]
+        base += 1
+        np.multiply(base, base, out=values[part])
+        values[part] *= base  # `** 3` is a hundred times slower
+    return values
