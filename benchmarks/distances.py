@@ -1,6 +1,6 @@
 """Speed, error and memory of the distances between sets of images, beside the packages in use.
 
-    python benchmarks/distances.py [--quick] [--repeats 5] [--out FILE.json]
+    python benchmarks/distances.py [--quick] [--repeats 5] [--only GROUP …] [--out FILE.json]
 
 Rounds go through all methods in turn, so that a busy machine slows all alike; ratios are of medians. Features are like
 Inception's: not negative, with a spectrum that falls off. Peers that are not installed are left out (pytorch-fid,
@@ -337,6 +337,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sets: shows that it runs, its ratios mean little")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=list(groups()), default=list(groups()))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -349,7 +350,7 @@ def main() -> None:
     print(f"{provenance.cpu_name()}, {os.environ.get('OMP_NUM_THREADS', os.cpu_count())} threads; ", end="")
     print(f"limit: sgemm {limits[np.float32]:.0f}, dgemm {limits[np.float64]:.0f} GF/s")
     rows = []
-    for group in groups():
+    for group in options.only:
         for n in sizes:
             if (group == "fid from moments" and n <= width) or (group == "fid to published" and n > width):
                 continue  # up to as many images as features, the images are the smaller problem
