@@ -75,11 +75,16 @@ def random_rows(trials: Trials, *, within: str, val: float, test: float) -> Cut:
 
 
 def released(trials: Trials) -> Cut:
-    """The roles of the authors, whose trial ids begin with ``train-`` or ``test-``; a tenth of training validates."""
-    ids = trials["trial_id"].tolist()
-    train = shuffled([trial for trial in ids if trial.startswith("train-")], "released")
-    test = [trial for trial in ids if trial.startswith("test-")]
-    return Cut("trial_id", _sorted(train[: max(1, len(train) // 10)]), _sorted(test))
+    """The roles of the authors, whose trial ids begin with ``train-`` or ``test-``.
+
+    Of the training trials of each concept a tenth validates, at least one.
+    """
+    train: dict[str, list[str]] = {}
+    test: list[str] = []
+    for trial, concept in zip(trials["trial_id"].tolist(), trials["concept"].tolist(), strict=True):
+        (test if trial.startswith("test-") else train.setdefault(concept, [])).append(trial)
+    val = [trial for members in train.values() for trial in shuffled(members, "released")[: max(1, len(members) // 10)]]
+    return Cut("trial_id", _sorted(val), _sorted(test))
 
 
 def listed(trials: Trials, *, column: str, val: Sequence[str], test: Sequence[str]) -> Cut:
