@@ -99,7 +99,7 @@ def _assign(concept: str, pictures: Mapping[Path, bytes], identity: Callable[[Pa
     shows: dict[str, str] = {}
     contents: dict[str, bytes] = {}
     for path, data in pictures.items():
-        _require_picture(path, data)
+        require_picture(path, data)
         sha256 = hashlib.sha256(data).hexdigest()
         contents[sha256] = data
         shows[sha256] = hashlib.sha256(identity(path).encode()).hexdigest() if identity else sha256
@@ -116,7 +116,8 @@ def _assign(concept: str, pictures: Mapping[Path, bytes], identity: Callable[[Pa
     ]
 
 
-def _require_picture(path: Path, data: bytes) -> None:
+def require_picture(path: Path, data: bytes) -> None:
+    """Refuse bytes that do not decode as a whole picture; the sentence names ``path``."""
     from PIL import Image
 
     try:
