@@ -406,7 +406,7 @@ class EEGDataset:
                 f"{'choose that' if self.complete else 'complete the copy and prepare it again, or choose that'}."
             )
         if not found:
-            raise UsageError(f"{self.id} has no split {name!r}; its splits are: {', '.join(self.split_ids)}.")
+            raise UsageError(f"{self.id} has no split {name or stem!r}; its splits are: {', '.join(self.split_ids)}.")
         return self._read_split(found[-1])
 
     def roles(self, split: Split) -> np.ndarray:
@@ -673,7 +673,8 @@ def _validate(prepared: Prepared, card: DatasetCard) -> None:
     ids, counts = np.unique(prepared.trials["trial_id"], return_counts=True)
     if (counts > 1).any():
         raise UsageError(f"trial ids must be unique, but '{ids[np.argmax(counts)]}' of {card.id} stands twice.")
-    if empty := [c for c in prepared.concepts if c not in set(prepared.trials["concept"].tolist())]:
+    present = set(prepared.trials["concept"].tolist())
+    if empty := [c for c in prepared.concepts if c not in present]:
         raise UsageError(
             f"every concept of {card.id} needs trials, but there are none of {', '.join(empty)}; add recordings."
         )
