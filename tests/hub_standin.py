@@ -31,16 +31,17 @@ WRITER, READER = "hf_writer", "hf_reader"
 PREFIX: dict[Kind, str] = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 
 
-class Request(NamedTuple):
+@dataclass
+class Request:
     method: str
     path: str
     """With its query."""
-    status: int
-    received: int
-    """Bytes of the body that came."""
-    sent: int
-    """Bytes of the body that went out, also where the connection was cut."""
     headers: dict[str, str]
+    status: int = 0
+    received: int = 0
+    """Bytes of its body."""
+    sent: int = 0
+    """Bytes of the answer's body so far."""
 
 
 class Entry(NamedTuple):
@@ -94,7 +95,7 @@ class Hub(ThreadingHTTPServer):
 
     Attributes:
         url: What goes into ``HF_ENDPOINT``.
-        requests: All of them, in the order they ended.
+        requests: All of them, in the order they came.
         stored: sha256 of each large file that was sent, in order.
         pace: Seconds to wait after each 64 KiB of a large file, up or down.
         cut: Break the next download of a large file after so many bytes.
@@ -314,17 +315,14 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         address = urlsplit(self.path)
         self.query = {key: values[-1] for key, values in parse_qs(address.query, keep_blank_values=True).items()}
-        self.status = self.sent = 0
-        self.body = b""
+        self.noted = Request(self.command, self.path, dict(self.headers))
+        if address.path != "/api/agent-harnesses":  # asked by the client on its own account, in some environments
+            self.server.requests.append(self.noted)
         try:
             self.body = self.receive()
             self.find(address.path)
         except Refusal as no:
             self.json({"error": no.message}, no.status, no.headers)
-        finally:
-            done = Request(self.command, self.path, self.status, len(self.body), self.sent, dict(self.headers))
-            if address.path != "/api/agent-harnesses":  # asked by the client on its own account, in some environments
-                self.server.requests.append(done)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer
 
@@ -352,7 +350,6 @@ class Handler(BaseHTTPRequestHandler):
                 parts.append(self.rfile.read(size))
                 self.rfile.readline()
             self.rfile.readline()
-            return b"".join(parts)
         left = int(self.headers.get("Content-Length") or 0)
         while left:
             parts.append(self.rfile.read(min(left, BLOCK)))
@@ -361,26 +358,28 @@ class Handler(BaseHTTPRequestHandler):
                 raise ConnectionError("the client is gone")
             if self.command == "PUT":
                 time.sleep(self.server.pace)
+        self.noted.received = sum(map(len, parts))
         return b"".join(parts)
 
     def send(self, status: int, body: bytes = b"", headers: Mapping[str, str] = {}, *, large: bool = False) -> None:
-        self.status = status
+        self.noted.status = status
         self.send_response(status)
         for key, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(key, value)
         self.end_headers()
         if self.command == "HEAD":
             return
-        if not large:
-            self.wfile.write(body)
-            self.sent = len(body)
-            return
-        cut, self.server.cut = self.server.cut, None
+        cut = None
+        if large:
+            cut, self.server.cut = self.server.cut, None
+            self.close_connection = cut is not None
         body = body[:cut]
-        while self.sent < len(body):
-            self.sent += self.wfile.write(body[self.sent : self.sent + BLOCK])
-            time.sleep(self.server.pace)
-        self.close_connection = cut is not None
+        for start in range(0, len(body), BLOCK):
+            block = body[start : start + BLOCK]
+            self.noted.sent += len(block)
+            self.wfile.write(block)
+            if large:
+                time.sleep(self.server.pace)
 
     def json(self, value: Any, status: int = 200, headers: Mapping[str, str] = {}) -> None:
         self.send(status, json.dumps(value).encode(), {"Content-Type": "application/json; charset=utf-8", **headers})
