@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -86,7 +86,7 @@ def pull(
     if card is None and source is None:
         card = registry.datasets.get(name)  # raises, or lies in the cache and names no repo
     place = _place(card, source)
-    place = hub.Place(place.repo, "dataset", hub.resolve(place))
+    place = place._replace(revision=hub.resolve(place))
     origin = f"{place.repo}@{place.revision}"
     about, theirs = _read_head(hub.download(place, paths=HEAD), origin)
     if about.id != (card.id if card else name):
@@ -97,12 +97,12 @@ def pull(
         return Pulled(here.folder, f"{card.id} of {origin} is here already.")
     wanted = [path for path in about.files if TABLE.fullmatch(path) or SPLIT.fullmatch(path)]
     if not any(path.startswith("trials/") for path in wanted):
-        return _compare_splits(_verified(hub.download(place, paths=wanted), about, origin, wanted), card)
+        return _compare_splits(_fetch(place, about, wanted, None), card)
     base.require_terms(card, accept_licence)
     if here is not None and _is_as_good(here, about):
         return Pulled(here.folder, f"{card.id} is here already, with the same trials as {origin}.")
     _require_space(about)
-    repo = _verified(hub.download(place, paths=wanted, progress=progress), about, origin, wanted)
+    repo = _fetch(place, about, wanted, progress)
     return Pulled(rebuild(repo, card, progress=progress), f"{card.id} is from {origin}.")
 
 
@@ -116,7 +116,7 @@ def _known(name: str) -> DatasetCard | None:
 
 def _place(card: DatasetCard | None, source: str | None) -> hub.Place:
     if source is not None:
-        return hub.parse(source, "dataset")
+        return hub.Place.parse(source, "dataset")
     assert card is not None
     if card.hub is not None:
         return hub.Place(card.hub.repo, "dataset", card.hub.revision)
@@ -166,16 +166,16 @@ def _read_head(folder: Path, origin: str) -> tuple[About, DatasetCard]:
     return about, card.model_copy(update={"loader": None, "aliases": (), "hub": None})
 
 
-def _verified(folder: Path, about: About, origin: str, paths: Iterable[str]) -> _Repo:
-    """The repo in ``folder``, once all of ``paths`` are the bytes that ``dataset.json`` names."""
-    repo = _Repo(folder, about, origin)
+def _fetch(place: hub.Place, about: About, paths: Sequence[str], progress: Progress | None) -> _Repo:
+    """The repo, once all of ``paths`` are here and are the bytes that ``dataset.json`` names."""
+    origin = f"{place.repo}@{place.revision}"
+    try:
+        repo = _Repo(hub.download(place, paths, progress=progress), about, origin)
+    except UsageError as error:  # it names a file that is not there
+        raise _fault(origin, str(error).rstrip(".")) from error
     for path in paths:
         wanted = about.files[path]
-        if not (folder / path).is_file():
-            raise repo.fault(f"{path} is not there")
-        if (folder / path).stat().st_size != wanted.size:
-            raise repo.fault(f"{path} must have {wanted.size} bytes, but has {(folder / path).stat().st_size}")
-        if (found := store.file_sha256(folder / path)) != wanted.sha256:
+        if (found := store.file_sha256(repo.folder / path)) != wanted.sha256:
             raise repo.fault(f"{path} must have sha256 {wanted.sha256[:12]}…, but has {found[:12]}…")
     return repo
 
@@ -335,16 +335,12 @@ def _read_stimuli(repo: _Repo, *, keep: bool) -> Iterator[Stimulus]:
                 stimulus_id, concept, role, sha256 = (row[name] for name in sharing.PICTURE_COLUMNS[:-1])
                 image = (row["image"] or {}).get("bytes")
                 if stimulus_id is None or stimulus_id in seen:
-                    raise repo.fault(
-                        f"pictures must have ids of their own, but {stimulus_id!r} stands twice or is null"
-                    )
+                    raise repo.fault(f"picture ids must be unique, but {stimulus_id!r} stands twice or is null")
                 seen.add(stimulus_id)
                 if role not in ("train", "test", "any") or concept not in repo.about.concepts:
                     raise repo.fault(f"picture {stimulus_id!r} in {path} has role {role!r} and concept {concept!r}")
                 if image is not None and hashlib.sha256(image).hexdigest() != sha256:
-                    raise repo.fault(
-                        f"picture {stimulus_id!r} in {path} does not have the sha256 that stands beside it"
-                    )
+                    raise repo.fault(f"picture {stimulus_id!r} in {path} is not the one of its sha256")
                 yield Stimulus(stimulus_id, concept, image if keep or image is None else b"", role, sha256)
 
 

@@ -15,10 +15,8 @@ The same dataset gives the same bytes, whether it was prepared or pulled.
 from __future__ import annotations
 
 import html
-import json
 import re
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,11 +53,11 @@ HOSTED = {
 
 
 class Pushed(NamedTuple):
-    """What was sent, or would have been: size in bytes by path. ``url`` is null if nothing was sent."""
+    """What was sent, or would have been: size in bytes by path. ``url`` is null after a dry run."""
 
     repo: str
     files: dict[str, int]
-    url: str | None
+    url: hub.Published | None
 
 
 # ---- out
@@ -87,7 +85,7 @@ def push(
         IntegrityError: A file is not what was prepared.
     """
     dataset = base.load(name)
-    place = hub.Place(repo or f"{hub.org()}/{dataset.id}", "dataset", None)
+    place = hub.Place.parse(repo or f"{hub.org()}/{dataset.id}", "dataset")
     folder = store.cache_dir("exports", dataset.id)
     with store.lock(folder):
         try:
@@ -101,7 +99,7 @@ def push(
                     folder,
                     message=f"Update {dataset.id}: {len(dataset)} trials, {dataset.fingerprint[:12]}",
                     create_pr=create_pr,
-                    delete=("trials/*", "stimuli/*"),
+                    delete=("trials/", "stimuli/"),
                     progress=progress,
                 )
         finally:
@@ -145,7 +143,7 @@ def _export_trials(dataset: EEGDataset, folder: Path, progress: Progress | None)
     n, size = len(dataset), 4 * dataset.spec.n_channels * dataset.spec.n_times
     per_shard, per_group = max(1, SHARD_BYTES // size), max(1, GROUP_BYTES // size)
     columns = {name: dataset.trials.get(name, np.full(n, None)) for name in COLUMNS}
-    schema = trials_schema().with_metadata(_hints(_trials_features(dataset.spec)))
+    schema = trials_schema()
     folder.mkdir()
     for shard, start in enumerate(range(0, n, per_shard)):
         stop = min(start + per_shard, n)
@@ -170,7 +168,7 @@ def _export_stimuli(dataset: EEGDataset, folder: Path, *, pictures: bool) -> int
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = stimuli_schema().with_metadata(_hints(STIMULI_FEATURES))
+    schema = stimuli_schema()
     with pq.ParquetFile(dataset.folder / "stimuli.parquet") as source:
         n = source.metadata.num_rows
         if not n:
@@ -178,7 +176,8 @@ def _export_stimuli(dataset: EEGDataset, folder: Path, *, pictures: bool) -> int
         folder.mkdir()
         waiting = source.iter_batches(batch_size=base.PICTURES, columns=list(PICTURE_COLUMNS))
         for shard in range(-(-n // SHARD_PICTURES)):
-            with pq.ParquetWriter(folder / shard_name(shard, -(-n // SHARD_PICTURES)), schema) as file:
+            path = folder / shard_name(shard, -(-n // SHARD_PICTURES))
+            with pq.ParquetWriter(path, schema, compression="none") as file:  # pictures are compressed already
                 for _ in range(min(SHARD_PICTURES, n - shard * SHARD_PICTURES), 0, -base.PICTURES):
                     rows = next(waiting).to_pydict()
                     rows["image"] = [
@@ -229,19 +228,6 @@ def stimuli_schema() -> pa.Schema:
 
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     return pa.schema([(name, image if name == "image" else pa.string()) for name in PICTURE_COLUMNS])
-
-
-def _hints(features: Mapping[str, Any]) -> dict[str, str]:
-    """The features as a file of its own says them to ``datasets``; a README spells them in another way."""
-
-    def spelled(dtype: Any) -> dict[str, Any]:
-        if isinstance(dtype, dict):
-            return {**dtype["array2_d"], "_type": "Array2D"}
-        return {"_type": "Image"} if dtype == "image" else {"dtype": dtype, "_type": "Value"}
-
-    return {
-        "huggingface": json.dumps({"info": {"features": {name: spelled(dtype) for name, dtype in features.items()}}})
-    }
 
 
 def _readme(dataset: EEGDataset, n_pictures: int) -> str:
