@@ -36,9 +36,9 @@ Buffer = mmap.mmap | bytes
 
 DEPTH = 100
 """Deepest nesting of containers; published files need fewer than ten levels."""
-EXPANSION = 100
-"""How many times larger than its bytes in the file something may become (EEG deflates to a half at best) …"""
-ALWAYS = 1 << 26
+EXPANSION = 20
+"""How many times larger than its bytes in the file something may become (noise like EEG hardly deflates) …"""
+ALWAYS = 1 << 24
 """… and the size in bytes up to which it always may."""
 MAPPED = 1 << 16
 """Byte strings of this length or more are not copied while a pickle is read."""
@@ -91,7 +91,7 @@ def read_npy(path: Path) -> Any:
         if read is None:
             raise ValueError(f"version {version} is for structured arrays")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a header of Python 2 (3L) is slower to read
+            warnings.simplefilter("ignore")  # a header of Python 2 (3L) is slower to read
             shape, fortran, dtype = read(head)
         if dtype != np.dtype(object):
             return _array(_Dtype.plain(dtype), shape, memoryview(data)[head.tell() :], "F" if fortran else "C")
@@ -171,6 +171,7 @@ class _Array:
         if self.state is None:
             raise ValueError("an array without contents")
         _version, shape, dtype, fortran, raw = self.state
+        done.spend(len(raw))
         if not isinstance(dtype, _Dtype):
             raise ValueError("an array without a dtype")
         if dtype.dtype != np.dtype(object):
@@ -206,6 +207,8 @@ class _Storage:
         raw = self.raw
         if self.root is not None:
             storage, first = self.root
+            if self.dtype == "bf2":  # every view would be another copy; bfloat16 is younger than such views
+                raise ValueError("a view of bfloat16")
             raw = storage.raw and storage.raw[first * self.itemsize :]
         if raw is None or len(raw) < self.size * self.itemsize:
             raise ValueError("a storage is cut off")
@@ -243,8 +246,13 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 
 
 def _sizes(value: Any) -> tuple[int, ...]:
-    if type(value) not in (tuple, list) or any(type(n) is not int or n < 0 for n in value):
-        raise ValueError("a shape that is not whole numbers")
+    """Shapes, strides and sizes: so few and so small that their product is quickly found."""
+    if (
+        type(value) not in (tuple, list)
+        or len(value) > 64
+        or any(type(n) is not int or not 0 <= n < 1 << 63 for n in value)
+    ):
+        raise ValueError("a shape that is not a few whole numbers")
     return tuple(value)
 
 
@@ -262,8 +270,8 @@ def _array(dtype: np.dtype[Any], shape: Any, raw: memoryview, order: Any, *, who
     if size > len(raw) or (whole and size != len(raw)):
         raise ValueError("an array of another size than its contents")
     if size == 0:
-        if math.prod(shape) > ALWAYS:
-            raise _RefusedError("repeats an empty string too often")
+        if math.prod(shape) > 1:
+            raise ValueError("strings without a length")
         return _read_only(np.zeros(shape, dtype))
     array: np.ndarray = np.ndarray(shape, dtype, raw[:size], order=order)
     if dtype.kind == "U" and array.size and int(array.reshape(-1).view(f"{dtype.str[0]}u4").max()) > 0x10FFFF:
@@ -384,7 +392,8 @@ def _key(value: Any) -> Any:
 class _Finish:
     """Replace whatever stands for an array or a tensor by that, in place; every object once."""
 
-    def __init__(self) -> None:
+    def __init__(self, spend: Callable[[int], None]) -> None:
+        self.spend = spend
         self.known: dict[int, tuple[Any, Any]] = {}  # with the object itself, or its id could be used again
         self.depth = 0
 
@@ -392,8 +401,6 @@ class _Finish:
         kind = type(value)
         if kind in SCALARS or isinstance(value, np.generic | np.ndarray):
             return value
-        if kind is memoryview:
-            return bytes(value)
         if id(value) in self.known:
             return self.known[id(value)][1]
         self.depth += 1
@@ -408,6 +415,8 @@ class _Finish:
             for key, item in value.items():
                 value[key] = self(item)
             result = value
+        elif kind is memoryview:
+            result = bytes(value)
         elif kind is tuple:
             result = tuple([self(item) for item in value])
         elif isinstance(value, _Array | _Tensor):
@@ -436,13 +445,14 @@ class _Machine:
         self.position = position
         self.end = len(data) if end is None else end
         self.persistent = persistent
+        self.budget = 2 * (self.end - position) + 4096
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
 
     def load(self) -> Any:
         """The next pickle, everything in it finished."""
-        return _Finish()(self.run())
+        return _Finish(self.spend)(self.run())
 
     def run(self) -> Any:
         """The next pickle, arrays and tensors still to be finished; ``position`` is then after it."""
@@ -464,6 +474,12 @@ class _Machine:
             raise EOFError("cut off")
         self.position = start + n
         return start
+
+    def spend(self, n: int) -> None:
+        """Copy ``n`` bytes or items: a file that has the same ones copied over and over would fill any memory."""
+        self.budget -= n
+        if self.budget < 0:
+            raise _RefusedError("copies the same contents over and over")
 
     def number(self, layout: str) -> Any:
         return struct.unpack_from(layout, self.data, self.skip(struct.calcsize(layout)))[0]
@@ -511,6 +527,7 @@ class _Machine:
             raise _RefusedError(f"calls {_what(function)}")
         if type(arguments) is not tuple:
             raise ValueError("arguments that are no tuple")
+        self.spend(sum(len(part) for part in arguments if type(part) in (str, bytes, memoryview, list)))
         self.push(_CALLS[function.name](*arguments))
 
     def build(self) -> None:
@@ -693,7 +710,9 @@ def _torch_zip(path: Path, data: mmap.mmap) -> Any:
             entry = entries[name]
             if entry.compress_type == zipfile.ZIP_DEFLATED:
                 _require_modest(path, entry.file_size, entry.compress_size)
-                return archive.read(entry), 0, entry.file_size
+                with archive.open(entry) as file:  # read() alone would unpack all that is there, declared or not
+                    raw = file.read(entry.file_size)
+                return raw, 0, len(raw)
             signature, flags = struct.unpack_from("<4s2xH", data, entry.header_offset)
             name_size, extra_size = struct.unpack_from("<2H", data, entry.header_offset + 26)
             start = entry.header_offset + 30 + name_size + extra_size
@@ -768,8 +787,8 @@ def _torch_stream(data: mmap.mmap) -> Any:
         raise ValueError("its numbers are big-endian")
     value = machine.run()
     for key in machine.load():
-        _fill(storages[key], machine)
-    return _Finish()(value)
+        _fill(storages[_key(key)], machine)
+    return _Finish(machine.spend)(value)
 
 
 def _fill(storage: _Storage, machine: _Machine) -> None:
@@ -795,7 +814,8 @@ def _torch_tar(data: mmap.mmap) -> Any:
         known[_key(key)] = storage = _Storage(_STORAGES[kind.name], struct.unpack_from("<q", data, machine.position)[0])
         _fill(storage, machine)
     for target, root, first, size in machine.load():
-        known[_key(target)] = _Storage(known[root].dtype, size, root=(known[root], *_sizes((first,))))
+        first, size = _sizes((first, size))
+        known[_key(target)] = _Storage(known[_key(root)].dtype, size, root=(known[_key(root)], first))
 
     machine = _Machine(data, *members[b"tensors"])
     for _ in range(machine.load()):
@@ -803,6 +823,6 @@ def _torch_tar(data: mmap.mmap) -> Any:
         n = machine.number("<i")
         machine.skip(4)  # the number of dimensions was once written as eight bytes
         shape, strides = (tuple(machine.number("<q") for _ in range(n)) for _ in range(2))
-        known[_key(key)] = _make_tensor(known[storage], machine.number("<q"), shape, strides)
+        known[_key(key)] = _make_tensor(known[_key(storage)], machine.number("<q"), shape, strides)
 
     return _Machine(data, *members[b"pickle"], lambda identifier: known[int(identifier)]).load()
