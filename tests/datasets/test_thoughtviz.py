@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zoo import registry
+import zoo
+from zoo import registry, scoring
 from zoo.audits.leakage import audit_split
 from zoo.datasets import base
 from zoo.errors import IntegrityError, MissingError, UsageError
+from zoo.specs import MetricCard
 
 CARD = registry.datasets.get("thoughtviz-object")
 OBJECT = "thoughtviz-object"
@@ -298,3 +300,24 @@ def test_the_released_split_is_suspect_and_windows_tell_their_recording(source: 
     assert found.sentences[-1] == (
         "the split parts windows at random, and the trials do not say their recording: both roles may share it"
     )
+
+
+@pytest.mark.slow
+def test_windows_of_nobody_in_particular_are_trained_on_and_scored(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(card: MetricCard) -> str | None:
+        slow = card.id == "finetuned_accuracy" or card.extractor is not None
+        return "left out: it takes long" if slow else None
+
+    monkeypatch.setattr(scoring, "_absent", absent)
+    write_python2(source, windows(200, 40))
+    base.prepare("thoughtviz-digit", source=source.rename(source.parents[1] / "data.pkl"))
+    zoo.train("eeg2image.small", "thoughtviz-digit", overrides={"encoder_steps": 2, "gan_steps": 1}, device="cpu")
+    record = zoo.evaluate("eeg2image.small", "thoughtviz-digit", device="cpu", replicates=1, limit=20)
+    assert record.identity.track == "reconstruction/thoughtviz-digit.released@1"
+    assert record.audit is not None
+    assert record.audit.verdict == "suspect"
+    assert record.values["logistic_accuracy"].n == 20
+    other = record.controls["other-subject"].values["logistic_accuracy"]
+    assert other.reason == "other-subject needs the subject of every test trial, but it is not known."
