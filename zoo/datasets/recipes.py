@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,17 +51,24 @@ def run_out(trials: Trials) -> Cut:
 
     Of two runs one tests; a single run trains.
     """
-    val: list[str] = []
-    test: list[str] = []
-    for subject in np.unique(trials["subject"]):
-        runs = shuffled(np.unique(trials["run"][trials["subject"] == subject]).tolist(), "run-out")
-        n_test = max(1, len(runs) // 4) if len(runs) > 1 else 0
-        n_val = max(1, len(runs) // 8) if len(runs) > 2 else 0
-        test += runs[:n_test]
-        val += runs[n_test : n_test + n_val]
-    if not test:
-        raise UsageError("run-out needs a subject with two runs or more, but nobody has.")
-    return Cut("run", _sorted(val), _sorted(test))
+    return _of_everybody(trials, "run", "run-out")
+
+
+def session_out(trials: Trials) -> Cut:
+    """Hold out whole sessions of every subject, in the shares of ``run_out``.
+
+    A name that several subjects have plays one role for all of them: test if it tests for anybody.
+    """
+    return _of_everybody(trials, "session", "session-out")
+
+
+def concept_out(trials: Trials, *, val: float, test: float) -> Cut:
+    """Hold out whole concepts: ``val`` and ``test`` are shares, at least one concept each; two or more train."""
+    concepts = shuffled(np.unique(trials["concept"]).tolist(), "concept-out")
+    n_test, n_val = (max(1, round(share * len(concepts))) for share in (test, val))
+    if len(concepts) < n_test + n_val + 2:
+        raise UsageError(f"concept-out needs four concepts or more, but there are {len(concepts)}.")
+    return Cut("concept", _sorted(concepts[n_test : n_test + n_val]), _sorted(concepts[:n_test]))
 
 
 def stimulus_out(trials: Trials, *, val: float, test: float) -> Cut:
@@ -155,6 +162,20 @@ def shuffled(values: list[str], salt: str) -> list[str]:
     return sorted(values, key=lambda value: hashlib.sha256(f"{salt}:{value}".encode()).digest())
 
 
+def _of_everybody(trials: Trials, unit: str, salt: str) -> Cut:
+    val: set[str] = set()
+    test: set[str] = set()
+    for subject in np.unique(trials["subject"]):
+        members = shuffled(np.unique(trials[unit][trials["subject"] == subject]).tolist(), salt)
+        n_test = max(1, len(members) // 4) if len(members) > 1 else 0
+        n_val = max(1, len(members) // 8) if len(members) > 2 else 0
+        test.update(members[:n_test])
+        val.update(members[n_test : n_test + n_val])
+    if not test:
+        raise UsageError(f"{salt} needs a subject with two {unit}s or more, but nobody has.")
+    return Cut(unit, _sorted(val - test), _sorted(test))
+
+
 def _within(trials: Trials, group: str, unit: str, salt: str, *, val: float, test: float) -> Cut:
     held_val: list[str] = []
     held_test: list[str] = []
@@ -188,5 +209,5 @@ def _require_concepts(trials: Trials, unit: str, held: Mapping[base.Role, tuple[
             raise UsageError(f"its {role} role would hold no {lacking[0]}.")
 
 
-def _sorted(values: Sequence[str]) -> tuple[str, ...]:
+def _sorted(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(values))
