@@ -227,17 +227,12 @@ def test_large_tables_are_cut_at_fixed_trials(
 def test_export_never_holds_the_whole_array(install: Install, tmp_path: Path) -> None:
     spec = SPEC.model_copy(update={"ch_names": tuple("abcdefgh"), "n_times": 4096})
     dataset = install(tiny(spec=spec, eeg=np.zeros((PICTURES, 8, 4096), np.float32)), eeg=spec)
-    (tmp_path / "trials").parent.mkdir(exist_ok=True)
     tracemalloc.start()
-    before = pa.total_allocated_bytes()
-    pool = pa.default_memory_pool()
     sharing._export_trials(dataset, tmp_path / "trials", None)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert dataset.files["eeg.safetensors"].size > 39e6
-    assert peak < 2 * sharing.GROUP_BYTES
-    assert pa.total_allocated_bytes() - before < 1e6
-    assert pool.max_memory() >= 0
+    assert peak < sharing.GROUP_BYTES
 
 
 @pytest.mark.parametrize("hosts", ["everything", "recordings", "splits"])
@@ -342,6 +337,10 @@ def test_the_cards_pin_is_the_default(install: Install, hub: Hub, tmp_path: Path
     repo, _, revision = source.removeprefix("hf-hub:").partition("@")
     install(hub=HubRepo(repo=repo, revision=revision))
     shutil.rmtree(dataset.folder)
+    assert refused(5, "audit", "tiny") == (
+        "tiny is not prepared on this machine.\nto bring it, run: zoo data pull tiny, or to make it: "
+        "zoo data prepare tiny --source PATH   (ask a friend)"
+    )
     assert pulling.pull("tiny").told == f"tiny is from {repo}@{revision}."
 
 
@@ -396,20 +395,33 @@ def test_a_killed_pull_is_done_again(install: Install, hub: Hub, tmp_path: Path,
     source = put(hub, exported(dataset, tmp_path / "repo"))
     before = content(dataset.folder)
     shutil.rmtree(dataset.folder)
-    (cache / "datasets" / "tiny").mkdir()
-    (cache / "datasets" / "tiny" / "card.json").write_bytes(before["card.json"])
-    hub.pace = 0.5
+    hub.pace = 5.0
     code = f"from zoo.datasets.pulling import pull; pull('tiny', source={source!r})"
     child = subprocess.Popen([sys.executable, "-c", code], env=dict(os.environ))
-    while not hub.asked(r"GET .*dataset\.json"):
+    while not hub.asked(r"GET .*parquet"):
         assert child.poll() is None
         time.sleep(0.02)
     child.kill()
     child.wait()
-    assert not (cache / "datasets" / "tiny" / "dataset.json").exists()
+    assert kept(cache) == []
     hub.pace = 0.0
     pulling.pull("tiny", source=source)
     assert content(dataset.folder)["eeg.safetensors"] == before["eeg.safetensors"]
+
+
+def test_what_is_unknown_stays_unknown(install: Install, hub: Hub, tmp_path: Path) -> None:
+    trials = {name: tiny().trials[name] for name in ("trial_id", "stimulus_id", "concept")}
+    cut, _ = recipes.cut(CARD, trials, {"stimulus-out": lambda t: recipes.stimulus_out(t, val=0.25, test=0.25)})
+    dataset = install(tiny(trials=trials, splits=cut, stimuli=()))
+    folder = exported(dataset, tmp_path / "repo")
+    assert not (folder / "stimuli").exists()
+    assert "300 trials of unknown subjects" in (folder / "README.md").read_text()
+    source = put(hub, folder)
+    shutil.rmtree(dataset.folder)
+    pulling.pull("tiny", source=source)
+    again = base.load("tiny")
+    assert (again.fingerprint, again.files) == (dataset.fingerprint, dataset.files)
+    assert again.trials.keys() == dataset.trials.keys()
 
 
 # ---- licences that allow splits only
@@ -678,7 +690,7 @@ def test_a_repo_that_is_not_what_it_says_is_refused(
     source = put(hub, folder)
     message = refused(4, "data", "pull", "tiny", "--from", source, "-q")
     assert re.fullmatch(
-        f"{source.removeprefix('hf-hub:')} cannot be used: {why}; nothing was kept, tell its owner.", message
+        f"{source.removeprefix('hf-hub:')} cannot be used: {why}; nothing was prepared, tell its owner.", message
     ), message
     assert kept(cache) == []
 
@@ -702,7 +714,7 @@ def test_a_pinned_split_must_be_the_released_one(install: Install, hub: Hub, tmp
     registry.datasets._added["tiny"] = CARD.model_copy(update={"splits": (pinned,)})
     assert refused(4, "data", "pull", "tiny", "--from", source, "-q") == (
         f"{source.removeprefix('hf-hub:')} cannot be used: stimulus-out@1 must be the released split 000000000000…, "
-        f"but is {hashlib.sha256(data).hexdigest()[:12]}…; nothing was kept, tell its owner."
+        f"but is {hashlib.sha256(data).hexdigest()[:12]}…; nothing was prepared, tell its owner."
     )
 
 

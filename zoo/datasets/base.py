@@ -212,6 +212,9 @@ def load(name: str) -> EEGDataset:
 
 def not_here(card: DatasetCard) -> MissingError:
     """Two lines: what is missing, and the command that brings it."""
+    pull = f"zoo data pull {card.id}" if card.hub is not None and card.hosts != "splits" else None
+    if card.loader is None and pull:
+        return MissingError(f"{card.id} is not prepared on this machine.\nto bring it, run: {pull}")
     if card.loader is None:
         return MissingError(
             f"{card.id} is announced but not in this release (eeg-image-zoo {__version__}): "
@@ -221,7 +224,8 @@ def not_here(card: DatasetCard) -> MissingError:
         )
     return MissingError(
         f"{card.id} is not prepared on this machine.\n"
-        f"to make it, run: zoo data prepare {card.id} --source PATH   ({card.get})"
+        f"to {f'bring it, run: {pull}, or to make it' if pull else 'make it, run'}: "
+        f"zoo data prepare {card.id} --source PATH   ({card.get})"
     )
 
 

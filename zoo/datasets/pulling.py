@@ -54,7 +54,7 @@ class _Repo:
 
 
 def _fault(origin: str, why: str) -> IntegrityError:
-    return IntegrityError(f"{origin} cannot be used: {why}; nothing was kept, tell its owner.")
+    return IntegrityError(f"{origin} cannot be used: {why}; nothing was prepared, tell its owner.")
 
 
 class Pulled(NamedTuple):
