@@ -48,14 +48,22 @@ def list_tracks() -> list[str]:
 def load(model: str, *, weights: str | Path | None = None, device: str = "auto") -> Model:
     """The model called ``model`` with trained weights, ready for inference.
 
+    Weights are fetched once, checked by their sha256 every time, loaded strictly, and the model must make of noise what
+    it made when they were saved. After the first time nothing is asked of the network.
+
     Args:
         model: An id of ``list_models()``.
-        weights: A weights folder or the name of one in the cache; the newest on this machine if omitted.
+        weights: Which ones: ``"hf-hub:organisation/name@revision"`` for a model repo on the Hub, the path of a weights
+            folder, or a name (of weights in the cache, or of those that the model's card pins). If omitted or None,
+            those that the card pins, and where it pins none, the newest made on this machine; so to use weights you
+            trained of a model that has pinned ones, name them.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
         UnknownNameError: No such model; the message suggests one.
-        MissingError: There are no weights here; the message names the command that brings them.
+        MissingError: The weights are not here and cannot be fetched; the message names the command that brings them.
+        UsageError: No weights are called so, or they are of another model.
+        IntegrityError: They are damaged, not the pinned ones, or do not fit the model.
     """
     from zoo.plan import load_model
 

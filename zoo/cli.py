@@ -72,7 +72,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(cls=_Group, rich_markup_mode=None, no_args_is_help=True, help="Prepare, check, share datasets.")
 weights_app = typer.Typer(
-    cls=_Group, rich_markup_mode=None, no_args_is_help=True, help="Fetch, convert and verify weights."
+    cls=_Group, rich_markup_mode=None, no_args_is_help=True, help="Fetch, share, convert and verify weights."
 )
 board_app = typer.Typer(cls=_Group, rich_markup_mode=None, no_args_is_help=True, help="Compare records.")
 app.add_typer(data_app, name="data")
@@ -94,6 +94,7 @@ def list_(
 ) -> None:
     """List models, datasets, metrics, tracks or extractors."""
     from zoo.errors import UsageError
+    from zoo.store import cache_dir
 
     kinds = _kinds()
     if what not in kinds:
@@ -103,9 +104,10 @@ def list_(
         _print_json([card.model_dump(mode="json") for card in cards])
         return
     width = max(34, *(len(card.id) for card in cards))
+    here = {path.parent.name for path in cache_dir("datasets").glob("*/dataset.json")} if what == "datasets" else set()
     for card in cards:
         announced = getattr(card, "builder", "") is None or getattr(card, "loader", "") is None
-        note = "announced, not in this release" if announced else _about(card)
+        note = "announced, not in this release" if announced and card.id not in here else _about(card)
         sys.stdout.write(f"{card.id:<{width}} {note}\n")
 
 
@@ -261,7 +263,7 @@ def data_push(
         sys.stdout.write("".join(f"{size:>14,}  {path}\n" for path, size in pushed.files.items()))
         sys.stderr.write(f"{count} would go to {pushed.repo}; nothing was sent.\n")
     else:
-        sys.stderr.write(f"{count} went to {pushed.repo}.\n")
+        sys.stderr.write(f"{count} {'went to' if pushed.url.new else 'are the same as in'} {pushed.repo}.\n")
         sys.stdout.write(f"{pushed.url}\n")
 
 
@@ -288,6 +290,58 @@ def _show_prepared(name: str, folder: Path) -> None:
         sys.stderr.write(f"{sentence}\n")
     sys.stderr.write(f"{data!r}; pictures: {data.stimuli_source}\n")
     sys.stdout.write(f"{folder}\n")
+
+
+@data_app.command("add")
+def data_add(
+    name: Annotated[str, typer.Argument(help="Its id from now on: a-z, 0-9 and hyphens.")],
+    source: Annotated[Path, typer.Option(help="MNE epochs (.fif), an .npz file, a folder of either, or a BIDS root.")],
+    images: Annotated[Path | None, typer.Option(help="Pictures shown, or one folder of pictures per concept.")] = None,
+    concept: Annotated[str | None, typer.Option(help="Column of the class; 'concept' or event names.")] = None,
+    stimulus: Annotated[str | None, typer.Option(help="Column of the picture shown; 'stimulus_id'.")] = None,
+    subject: Annotated[str | None, typer.Option(help="Column, or one value; 'subject' or the file's sub-.")] = None,
+    session: Annotated[str | None, typer.Option(help="Column, or one value; 'session' or the file's ses-.")] = None,
+    run: Annotated[str | None, typer.Option(help="Column, or one value; 'run' or the file's run-.")] = None,
+    events: Annotated[list[str] | None, typer.Option(help="Keep only this event, as VALUE or VALUE=CONCEPT.")] = None,
+    tmin: Annotated[float | None, typer.Option(help="First sample kept, in seconds from onset.")] = None,
+    tmax: Annotated[float | None, typer.Option(help="Last sample kept, in seconds from onset.")] = None,
+    unit: Annotated[str, typer.Option(help="V, or a.u. for standardised EEG.")] = "V",
+    pairing: Annotated[str | None, typer.Option(help="instance, class or none.")] = None,
+    splits: Annotated[str | None, typer.Option(help="Names with commas between; all that can be cut.")] = None,
+    title: Annotated[str | None, typer.Option(help="What it is, for lists.")] = None,
+    licence: Annotated[str, typer.Option(help="Shown with it.")] = "not stated",
+    citation: Annotated[str, typer.Option(help="Shown with it.")] = "not stated",
+    hosts: Annotated[str, typer.Option(help="What a push may send: everything, recordings or splits.")] = "splits",
+    replace: Annotated[bool, typer.Option("--replace", help="Even if added with other settings before.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make recordings of your own a dataset: listed, audited, trained on and evaluated like any other."""
+    from zoo.datasets.own import add
+
+    with _progress(quiet) as progress:
+        folder = add(
+            name,
+            source,
+            images=images,
+            concept=concept,
+            stimulus=stimulus,
+            subject=subject,
+            session=session,
+            run=run,
+            events={value: to or value for value, _, to in (event.partition("=") for event in events or ())},
+            tmin=tmin,
+            tmax=tmax,
+            unit=unit,
+            pairing=pairing,
+            splits=[split.strip() for split in splits.split(",")] if splits else (),
+            title=title,
+            licence=licence,
+            citation=citation,
+            hosts=hosts,
+            replace=replace,
+            progress=progress,
+        )
+    _show_prepared(name, folder)
 
 
 @data_app.command("check")
@@ -578,45 +632,84 @@ def demo(quiet: Quiet = False) -> None:
 
 @weights_app.command("pull")
 def weights_pull(
-    name: Annotated[str, typer.Argument(help="A model or a feature extractor.")], quiet: Quiet = False
+    name: Annotated[str, typer.Argument(help="A model or a feature extractor.")],
+    source: Annotated[
+        str | None, typer.Option("--from", help="hf-hub:organisation/name@revision; the pinned repos if omitted.")
+    ] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Fetch published weights, pinned and verified."""
-    from zoo import registry
-    from zoo.errors import MissingError, UnknownNameError, did_you_mean
-    from zoo.hub import fetch
+    from zoo import hub, modelrepo, registry
+    from zoo.errors import MissingError, UnknownNameError, UsageError, did_you_mean
     from zoo.metrics.base import PACKAGED, extractor_cards
-    from zoo.specs import File
     from zoo.weights import announced
 
-    def packaged(file: File) -> bool:
-        return (file.url or "").startswith(PACKAGED)
+    def say(sentence: str) -> None:
+        sys.stderr.write(f"{sentence}\n")
 
-    files = {card.id: [card.file] if card.file else [] for card in extractor_cards()}
-    if name not in files:
-        try:
-            card = registry.models.get(name)
-        except UnknownNameError as error:
-            close = did_you_mean(name, [*files, *registry.models.names()])
-            ready = [found for found, held in files.items() if not all(map(packaged, held))]
-            ready += [found.id for found in registry.models.cards() if found.weights]
-            raise UnknownNameError(
-                f"no model or extractor is called {name!r}{close} Weights can be pulled for: {', '.join(ready)}."
-            ) from error
-        if card.builder is None:
-            raise announced(card)
-        if not card.weights:
-            raise MissingError(
-                f"no weights of {card.id} are published yet.\nto make them, run: zoo train {card.id} --dataset DATASET"
-            )
-        files[name] = [published.file for published in card.weights]
-    if not files[name]:
-        sys.stderr.write(f"{name} has no weights; nothing to fetch.\n")
-    for file in files[name]:
-        if packaged(file):
-            sys.stderr.write(f"{file.path} comes with an installed package; nothing to fetch.\n")
-            continue
+    files = {card.id: card.file for card in extractor_cards()}
+    if name in files:
+        file = files[name]
+        if source is not None:
+            raise UsageError(f"--from is for the weights of models, but {name} is an extractor; leave it out.")
+        if file is None:
+            say(f"{name} has no weights; nothing to fetch.")
+        elif (file.url or "").startswith(PACKAGED):
+            say(f"{file.path} comes with an installed package; nothing to fetch.")
+        else:
+            with _progress(quiet) as progress:
+                sys.stdout.write(f"{hub.fetch(file, progress=progress)}\n")
+        return
+    try:
+        card = registry.models.get(name)
+    except UnknownNameError as error:
+        close = did_you_mean(name, [*files, *registry.models.names()])
+        ready = [found for found, file in files.items() if file and not (file.url or "").startswith(PACKAGED)]
+        ready += [found.id for found in registry.models.cards() if found.weights]
+        raise UnknownNameError(
+            f"no model or extractor is called {name!r}{close} Weights can be pulled for: {', '.join(ready)}."
+        ) from error
+    if card.builder is None:
+        raise announced(card)
+    if source is not None:
+        place = hub.Place.parse(source)
         with _progress(quiet) as progress:
-            sys.stdout.write(f"{fetch(file, progress=progress)}\n")
+            sys.stdout.write(f"{modelrepo.pull(card.id, place, say=say, progress=progress)}\n")
+        return
+    if not card.weights:
+        raise MissingError(
+            f"no weights of {card.id} are published yet.\nto make them, run: zoo train {card.id} --dataset DATASET"
+        )
+    for published in card.weights:
+        with _progress(quiet) as progress:
+            sys.stdout.write(f"{modelrepo.pull_pinned(card, published, say=say, progress=progress)}\n")
+
+
+@weights_app.command("push")
+def weights_push(
+    name: Annotated[str, typer.Argument(metavar="MODEL[/NAME]", help="A model, or one of its weights here.")],
+    repo: Annotated[str | None, typer.Option(help="organisation/name; ours, MODEL-DATASET if omitted.")] = None,
+    records: Annotated[list[Path] | None, typer.Option("--record", help="A record of these weights.")] = None,
+    pr: Annotated[bool, typer.Option("--pr/--no-pr", help="Propose a pull request, or commit.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files and bytes, send nothing.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make the model repo of weights: tensors, config, receipt, model card with claims and results."""
+    from zoo.modelrepo import push
+
+    model, _, called = name.partition("/")
+    with _progress(quiet) as progress:
+        pushed = push(
+            model, called or None, repo=repo, records=records or (), create_pr=pr, dry_run=dry_run, progress=progress
+        )
+    count = f"{len(pushed.files)} files, {sum(pushed.files.values()):,} bytes"
+    sys.stderr.write(f"sha256: {pushed.sha256}   info_sha256: {pushed.info_sha256}   (to pin them on the card)\n")
+    if pushed.url is None:
+        sys.stdout.write("".join(f"{size:>14,}  {path}\n" for path, size in pushed.files.items()))
+        sys.stderr.write(f"{count} would go to {pushed.repo}; nothing was sent.\n")
+    else:
+        sys.stderr.write(f"{count} {'went to' if pushed.url.new else 'are the same as in'} {pushed.repo}.\n")
+        sys.stdout.write(f"{pushed.url}\n")
 
 
 @weights_app.command("convert")
@@ -635,13 +728,15 @@ def weights_convert(
 
 @weights_app.command("verify")
 def weights_verify(folder: Path) -> None:
-    """Check a weights folder: its sha256, and every tensor against the model."""
+    """Check a weights folder: its sha256, every tensor against the model, and what the model makes of noise."""
     from zoo.errors import UsageError
     from zoo.weights import load
 
     if not folder.is_dir():
         raise UsageError(f"a weights folder must exist, but {folder} does not; check its spelling.")
     _, found = load(folder)
+    if not found.forward:
+        sys.stderr.write("no forward check: what the model makes of noise was not written down with these weights\n")
     sys.stdout.write(
         f"{found.model}: {', '.join(found.parts)} from {found.source} weights {found.sha256[:16]}…, all tensors fit\n"
     )

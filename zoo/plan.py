@@ -11,16 +11,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from zoo import __version__, registry, scoring, weights
+from zoo import __version__, hub, modelrepo, registry, scoring, weights
 from zoo.datasets import base as data_room
 from zoo.datasets.base import EEGDataset
 from zoo.errors import MissingError, UsageError, did_you_mean
 from zoo.record import Identity
-from zoo.specs import MetricCard, Split, TrackCard
+from zoo.specs import MetricCard, ModelCard, Split, TrackCard
 from zoo.stages import Work, once_json
 from zoo.store import digest
 from zoo.weights import WeightsInfo
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]
 Say = Callable[[str], object]
 """Called with a sentence for the user."""
+EXACT = 2
+"""Preference for weights made for exactly this; they go before those that the card pins."""
 CONTROLS = (
     "shuffled-eeg",
     "other-subject",
@@ -44,8 +46,17 @@ CONTROLS = (
 )
 
 
+FEWEST_UNITS = 3
+"""An interval needs as many units to resample, or wider ones are passed over for narrower ones."""
+
+
 def silent(done: int, total: int, what: str) -> None:
     """No progress display."""
+
+
+def warn(sentence: str) -> None:
+    """``say`` for those who did not bring one."""
+    sys.stderr.write(f"{sentence}\n")
 
 
 def pick_device(name: str) -> str:
@@ -220,8 +231,8 @@ def make_plan(
     """Resolve names, load the weights, and check that model and recordings fit.
 
     Args:
-        weights: A weights folder or name. Omitted: those trained on this very split with this seed, else converted or
-            published ones; never weights of another split.
+        weights: As ``zoo.load`` takes them. Omitted: those trained here on this very split with this seed, else those
+            that the card pins for this dataset, else converted ones; never weights trained on another split.
         shard: (k, n) with 0 <= k < n.
         metrics: Metrics that must be computable here; without their extractor's weights, nothing is started.
         say: Told which weights were taken where others fit as well.
@@ -257,6 +268,10 @@ def _announced(model: str) -> MissingError:
     return weights.announced(registry.models.get(model))
 
 
+class _NoWeightsError(MissingError):
+    """None that fit were made here, and the card pins none."""
+
+
 Found = tuple[Callable[[], "Model"], Facts, WeightsInfo]
 
 
@@ -267,14 +282,12 @@ def _weights_for(
 
     def prefer(info: WeightsInfo) -> int:
         if info.source == "trained":
-            return 2 if info.split_sha256 == sha and info.seed == seed else -1
+            return EXACT if info.split_sha256 == sha and info.seed == seed else -1
         return 1
 
     try:
-        path, info = _choose_weights(model, named, prefer, say)
-    except MissingError as error:
-        if named is not None:
-            raise
+        path, info = _choose_weights(model, named, prefer, say, dataset=data.id)
+    except _NoWeightsError as error:
         raise MissingError(
             f"no weights of {model} for {data.id}, split {split.id}, seed {seed}, are on this machine.\n"
             f"to make them, run: zoo train {model} --dataset {data.id} --split {split.id} --seed {seed}"
@@ -314,7 +327,10 @@ def _instance(model: Model, device: str) -> Found:
 
 
 def find_track(data: EEGDataset, split: Split) -> TrackCard:
-    """The newest released track of a dataset's split, or an unreleased one (``@0``) with the usual protocol."""
+    """The newest released track of a dataset's split, or an unreleased one (``@0``) with the usual protocol.
+
+    That one is headed by what the split can be scored on: a probe, or clusters where test concepts were not trained.
+    """
     cards = [card for card in registry.tracks.cards() if (card.dataset, card.split) == (data.id, split.id)]
     if cards:
         return max(cards, key=lambda card: int(card.id.rpartition("@")[2]))
@@ -324,10 +340,26 @@ def find_track(data: EEGDataset, split: Split) -> TrackCard:
         dataset=data.id,
         split=split.id,
         trials=500,
-        metrics=tuple(registry.metrics.names()),
-        headline="logistic_accuracy",
+        metrics=tuple(
+            card.id
+            for card in registry.metrics.cards()
+            if card.sees != "responses" and (card.pairing is None or card.pairing == data.card.pairing)
+        ),
+        headline="kmeans_accuracy" if split.protocol == "unseen-concept" else "logistic_accuracy",
+        unit=_unit(data, split),
         controls=CONTROLS,
     )
+
+
+def _unit(data: EEGDataset, split: Split) -> Literal["subject", "run", "stimulus_id", "trial_id"]:
+    """What to resample: the widest of people, runs and pictures of which the test role has enough, else trials."""
+    test = data.roles(split) == "test"
+    units: tuple[Literal["subject", "run", "stimulus_id"], ...] = ("subject", "run", "stimulus_id")
+    for unit in units:
+        values = set(data.trials[unit][test].tolist())
+        if None not in values and len(values) >= FEWEST_UNITS:
+            return unit
+    return "trial_id"
 
 
 def identify(plan: Plan) -> Identity:
@@ -347,40 +379,49 @@ def identify(plan: Plan) -> Identity:
     )
 
 
-def load_model(model: str, *, weights: str | Path | None = None, device: str = "auto") -> tuple[Model, WeightsInfo]:
-    """A model with the weights named, or the newest on this machine.
+def load_model(
+    model: str, *, weights: str | Path | None = None, device: str = "auto", say: Say = warn
+) -> tuple[Model, WeightsInfo]:
+    """A model with the weights named, else those that its card pins, else the newest made on this machine.
+
+    Args:
+        weights: A weights folder, the name of one in the cache or on the card, or ``hf-hub:organisation/name@commit``.
+        say: Told which commit a branch or tag on the Hub is.
 
     Raises:
-        MissingError: None are here; two lines say what is missing and the commands that bring it.
+        MissingError: None are here or can be fetched; two lines say what is missing and the commands that bring it.
         UsageError: None are called so.
+        IntegrityError: They are not what their description or the card says.
     """
-    path, info = _choose_weights(model, weights, lambda info: 0)
-    return load_weights(path, device=pick_device(device))[0], info
+    path, _ = _choose_weights(model, weights, lambda info: 0, say)
+    return load_weights(path, device=pick_device(device))
 
 
 def _choose_weights(
-    model: str, named: str | Path | None, prefer: Callable[[WeightsInfo], int], say: Say = lambda sentence: None
+    model: str, named: str | Path | None, prefer: Callable[[WeightsInfo], int], say: Say, *, dataset: str | None = None
 ) -> tuple[Path, WeightsInfo]:
-    """The folder named, else the most preferred one here (negative: unfit), the newest of equals."""
+    """The weights named, else the best of those made here and those the card pins.
+
+    Args:
+        prefer: Preference for weights: negative is unfit; of equals made here, the newest are taken. Pinned ones that
+            fit go before all but ``EXACT`` ones.
+        dataset: Only pinned weights of this dataset count.
+    """
     card = registry.models.get(model)
     if card.builder is None:
         raise weights.announced(card)
     if named is not None:
-        path = Path(named) if Path(named).is_dir() else weights.folder_of(card.id, str(named))
-        if not (path / "weights.json").exists():
-            here = [folder.name for folder, _ in weights.available(card.id)]
-            raise UsageError(
-                f"--weights must be a weights folder or the name of one, but {str(named)!r} is neither"
-                f"{did_you_mean(str(named), here)} Weights of {card.id} on this machine: {', '.join(here) or 'none'}."
-            )
-        info = weights.read_info(path)
-        if info.model != card.id:
-            raise UsageError(f"{path} holds weights of {info.model}, not of {card.id}; name the right folder.")
-        return path, info
-    ranked = [(prefer(info), path.stat().st_mtime, path) for path, info in weights.available(card.id)]
+        return _named_weights(card, named, say)
+    made = [(path, info) for path, info in weights.available(card.id) if modelrepo.origin_of(path) is None]
+    ranked = [(prefer(info), path.stat().st_mtime, path) for path, info in made]
     best, _, path = max(ranked, default=(-1, 0.0, Path()))
+    pinned = [published for published in card.weights if dataset in (None, published.dataset)]
+    if best < EXACT and pinned:
+        folder = modelrepo.pull_pinned(card, pinned[0], say=say)
+        if prefer(info := weights.read_info(folder)) >= 0:
+            return folder, info
     if best < 0:
-        raise MissingError(
+        raise _NoWeightsError(
             f"no weights of {card.id} are on this machine.\n"
             f"to make them, run: zoo train {card.id} --dataset DATASET"
             f"   or: zoo weights convert {card.id} --from DIR"
@@ -388,6 +429,30 @@ def _choose_weights(
     if (n := sum(rank == best for rank, *_ in ranked)) > 1:
         say(f"weights: {path.name}, the newest of {n} that fit; --weights NAME takes another.")
     return path, weights.read_info(path)
+
+
+def _named_weights(card: ModelCard, named: str | Path, say: Say) -> tuple[Path, WeightsInfo]:
+    """Weights by ``hf-hub:`` address, folder, name on the card or name in the cache."""
+    name = str(named)
+    pinned = {published.name: published for published in card.weights}
+    if name.startswith("hf-hub:"):
+        path = modelrepo.pull(card.id, hub.Place.parse(name), say=say)
+    elif Path(named).is_dir():
+        path = Path(named)
+    elif name in pinned:
+        path = modelrepo.pull_pinned(card, pinned[name], say=say)
+    else:
+        path = weights.folder_of(card.id, name)
+    if not (path / "weights.json").exists():
+        here = [*pinned, *(folder.name for folder, _ in weights.available(card.id))]
+        raise UsageError(
+            f"--weights must be a weights folder or the name of one, but {name!r} is neither"
+            f"{did_you_mean(name, here)} Weights of {card.id} on this machine: {', '.join(here) or 'none'}."
+        )
+    info = weights.read_info(path)
+    if info.model != card.id:
+        raise UsageError(f"{path} holds weights of {info.model}, not of {card.id}; name the right folder.")
+    return path, info
 
 
 def config_of(model: Model) -> dict[str, Any]:

@@ -137,11 +137,15 @@ class Claim(Spec):
 
 
 class Weights(Spec):
-    """Published weights of a model, trained on a named dataset."""
+    """Published weights of a model, trained on a named dataset: a model repo, never trusted before both sha256."""
 
     name: str
     dataset: str
-    file: File
+    hub: HubRepo
+    sha256: str = Field(pattern=SHA256)
+    """Of ``model.safetensors``."""
+    info_sha256: str = Field(pattern=SHA256)
+    """Of ``weights.json``."""
 
 
 class ModelCard(Spec):
@@ -159,6 +163,7 @@ class ModelCard(Spec):
     resolution: int | None = None
     trained_on: tuple[str, ...] = ()
     weights: tuple[Weights, ...] = ()
+    """The first ones are the default."""
     claims: tuple[Claim, ...] = ()
     notes: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
