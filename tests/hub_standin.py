@@ -42,6 +42,7 @@ class Request:
     """Bytes of its body."""
     sent: int = 0
     """Bytes of the answer's body so far."""
+    ended: bool = False
 
 
 class Entry(NamedTuple):
@@ -323,6 +324,8 @@ class Handler(BaseHTTPRequestHandler):
             self.find(address.path)
         except Refusal as no:
             self.json({"error": no.message}, no.status, no.headers)
+        finally:
+            self.noted.ended = True
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer
 

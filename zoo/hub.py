@@ -42,6 +42,7 @@ CHUNK = 1 << 20
 CONNECT_SECONDS = 5.0
 PARALLEL = 4
 RETRIES = 5
+BACKOFF_SECONDS = 0.5
 BATCH_BYTES = 256 << 20
 COMMIT = re.compile("[0-9a-f]{40}")
 WHERE = re.compile(r"(?:hf-hub:)?([\w][\w.-]*/[\w][\w.-]*)(?:@([\w][\w./-]*))?")
@@ -208,8 +209,8 @@ def publish(
     """Put the files of a folder into a repo by one commit, and return the address of the pull request or commit.
 
     The repo is created if it does not exist. Large files are stored first, so that a killed call goes on where it
-    was; a change by others in between is built upon, not overwritten. Content that is there already, or in an open
-    pull request of the same title, is not published twice.
+    was; files that others change in between are kept. Content that is there already, or in an open pull request of
+    the same title, is not published twice.
 
     Args:
         place: The repo; its revision is the branch to commit to (main if None).
@@ -260,7 +261,8 @@ def publish(
             except HfHubHTTPError as error:
                 if error.response.status_code not in (409, 412):
                     raise
-            time.sleep(0.1 * 2**attempt * random.uniform(0.5, 1.0))
+            if attempt < RETRIES:
+                time.sleep(BACKOFF_SECONDS * 2**attempt * random.uniform(0.5, 1.0))  # not in step with the others
     raise ZooError(
         f"{place.repo} was changed by others each of the {1 + RETRIES} times this was tried; nothing was published, "
         "run the same command again."
