@@ -84,6 +84,7 @@ def test_there_is_no_import_cycle() -> None:
         ["info", "eeg2image"],
         ["leaderboard", "show"],
         ["push", "--help"],
+        ["data", "info", "phantom"],
     ],
     ids=" ".join,
 )

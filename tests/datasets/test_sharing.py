@@ -372,6 +372,7 @@ def test_a_dataset_unknown_here_brings_its_card_and_nothing_to_run(
     assert registry.datasets.get("phantom").id == "phantom"
     assert base.load("tiny").split().id == "stimulus-out@1"
     assert base.check("tiny") == []
+    assert re.search(r"^tiny +Tiny$", call("list", "datasets").stdout, re.MULTILINE)
     assert refused(5, "data", "pull", "tiny") == (
         "no repo on the Hub is pinned for tiny in this release.\n"
         "to bring it, run: zoo data pull tiny --from hf-hub:eeg-image-zoo/tiny@REVISION"
@@ -499,6 +500,9 @@ def test_recordings_survive_the_hub(
     result = call("data", "push", name, "--repo", "org/data", "-q")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.strip() == f"{hub.url}/datasets/org/data/discussions/1"
+    assert re.fullmatch(r"7 files, [\d,]+ bytes went to org/data\.\n", result.stderr)
+    again = call("data", "push", name, "--repo", "org/data", "-q")
+    assert (again.stdout, "bytes are the same as in org/data.\n" in again.stderr) == (result.stdout, True)
     revision = hub.merge("org/data", 1, "dataset")
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "elsewhere"))
     result = call("data", "pull", name, "--from", "hf-hub:org/data@main", "-q")
