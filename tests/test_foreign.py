@@ -327,6 +327,14 @@ def test_a_plain_npy_is_mapped(tmp_path: Path, dtype: str) -> None:
         assert not read.flags.owndata or not read.size or not read.ndim
 
 
+def test_keys_that_hash_for_years_are_refused_everywhere(tmp_path: Path) -> None:
+    stream = saved(tmp_path / "x.pth", torch.ones(2), zipped=False).read_bytes()
+    keys = pickle.dumps([str(torch.ones(2).untyped_storage()._cdata)], 2)[:2]
+    place = stream.rindex(keys + b"]q")
+    path = written(tmp_path / "x.pth", stream[:place] + b"\x80\x02]" + nested_tuples(60) + b"a." + stream[place:])
+    assert refusal(foreign.read_torch, path) == refused(path, "has a tuple in a key")
+
+
 def test_an_npy_header_of_python2(tmp_path: Path) -> None:
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (3L,), }\n"
     path = written(
@@ -338,9 +346,8 @@ def test_an_npy_header_of_python2(tmp_path: Path) -> None:
 def test_object_arrays_in_npy(tmp_path: Path) -> None:
     """As THINGS-EEG2 is published: a dict in an array without dimensions."""
     eeg = np.arange(30_000.0).reshape(3, 10_000)
-    np.save(
-        tmp_path / "x.npy", {"eeg": eeg, "ch_names": ["O1"], "in": {"a": np.array([{"b": eeg}])}}, allow_pickle=True
-    )
+    value = {"eeg": eeg, "ch_names": ["O1"], "in": {"a": np.array([{"b": eeg}])}}
+    np.save(tmp_path / "x.npy", np.array(value, dtype=object), allow_pickle=True)
     read = foreign.read_npy(tmp_path / "x.npy")
     assert type(read) is dict
     np.testing.assert_array_equal(read["eeg"], eeg)
@@ -509,6 +516,9 @@ def test_attributes_are_not_set(tmp_path: Path) -> None:
         b"",
         b"K\x01K\x02.",
         b"(K\x01d.",
+        b"ccollections\nOrderedDict\n((K\x01K\x02tt\x85R.",  # pairs in a tuple, which is not counted as a copy
+        ARRAY + b"(K\x01K\x03\x85" + FLOAT4 + b"\x89N" * 2 + b"tb.",
+        ARRAY * 20_000 + b"\x85b" * 19_999 + b".",  # arrays in arrays in arrays
         b"cos",
     ],
 )
@@ -646,6 +656,55 @@ def test_long_bytes_are_copied_once(tmp_path: Path) -> None:
     read = foreign.read_pickle(written(tmp_path / "x.pkl", pickle.dumps([value] * 100)))
     assert read == [value] * 100
     assert len({id(item) for item in read}) == 1
+
+
+def test_copies_by_overlapping_entries_are_a_bomb(tmp_path: Path) -> None:
+    """A thousand entries over the same megabyte of bfloat16, each of which would become two megabytes of float32."""
+    path = saved(tmp_path / "archive.pth", torch.zeros(1 << 19, dtype=torch.bfloat16))
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        start = archive.start_dir
+        entry = archive.getinfo("archive/data/0")
+        entries = [archive.getinfo("archive/data.pkl"), *([entry] * 1000)]
+    directory = b"".join(
+        struct.pack("<4s6H3I5H2I", b"PK\x01\x02", 45, 45, 0, 0, 0, 0, e.CRC, e.file_size, e.file_size, len(e.filename),
+                    0, 0, 0, 0, 0, e.header_offset) + e.filename.encode()
+        for e in entries
+    )  # fmt: skip
+    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, len(entries), len(entries), len(directory), start, 0)
+    path.write_bytes(data[:start] + directory + end)
+    size, declared = path.stat().st_size, entries[0].file_size + 1000 * (1 << 20)
+    assert refusal(foreign.read_torch, path) == (
+        f"{path} must not unpack to more than 20 times its size, but {size} bytes would become {declared}; "
+        "get the file from its authors."
+    )
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "__import__('os').system('touch {marker}')",
+        "{{'descr': __import__('os').system('touch {marker}'), 'fortran_order': False, 'shape': (3,)}}",
+        "{{'descr': '<f8', 'fortran_order': False, 'shape': (-3,)}}",
+        "{{'descr': '<f8', 'fortran_order': False, 'shape': (True,)}}",
+        "{{'descr': '<f8', 'fortran_order': False, 'shape': (4,)}}",
+        "{{'descr': '<f8', 'fortran_order': False, 'shape': (10**9, 10**9)}}",
+        "{{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 4000000000000, 0)}}",
+        "{{'descr': '<U0', 'fortran_order': False, 'shape': (1000000000,)}}",
+        "(" * 9000,
+        "-" * 9000 + "1",
+        "[" * 9000 + "]" * 900,
+    ],
+)
+def test_headers_of_npy_run_nothing(tmp_path: Path, header: str) -> None:
+    marker = tmp_path / "ran"
+    text = header.format(marker=marker).encode() + b"\n"
+    data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(24)
+    path = written(tmp_path / "x.npy", data)
+    with pytest.raises(UsageError) as caught:
+        foreign.read_npy(path)
+    assert str(caught.value).startswith(f"{path} must be a .npy file, but it cannot be read (")
+    assert not marker.exists()
 
 
 def test_an_encrypted_and_an_odd_archive(tmp_path: Path) -> None:

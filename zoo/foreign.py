@@ -274,7 +274,7 @@ def _array(dtype: np.dtype[Any], shape: Any, raw: memoryview, order: Any, *, who
             raise ValueError("strings without a length")
         return _read_only(np.zeros(shape, dtype))
     array: np.ndarray = np.ndarray(shape, dtype, raw[:size], order=order)
-    if dtype.kind == "U" and array.size and int(array.reshape(-1).view(f"{dtype.str[0]}u4").max()) > 0x10FFFF:
+    if dtype.kind == "U" and array.size and int(array.ravel("K").view(f"{dtype.str[0]}u4").max()) > 0x10FFFF:
         raise ValueError("text that is not Unicode")
     return _read_only(array)
 
@@ -290,7 +290,7 @@ def _make_from_buffer(raw: Any, dtype: Any, shape: Any, order: Any, axes: Any = 
     return array.transpose(_sizes(axes)) if order == "K" and axes is not None else array
 
 
-def _make_number(dtype: Any, raw: Any = b"") -> Any:
+def _make_number(dtype: Any, raw: Any) -> Any:
     return _array(_dtype(dtype), (), _raw(raw), "C", whole=True)[()]
 
 
@@ -306,16 +306,16 @@ def _make_dtype(code: Any, *_flags: Any) -> _Dtype:
     return _Dtype(np.dtype("O" if code[0] == "O" else code))
 
 
-def _make_bytes(text: Any = "", codec: Any = "latin1") -> bytes:
+def _make_bytes(text: Any, codec: Any) -> bytes:
     if type(text) is not str or codec not in ("latin1", "latin-1"):
         raise _RefusedError(f"names the codec {_what(codec)}")
     return text.encode("latin1")
 
 
-def _make_ordered_dict(pairs: Any = ()) -> OrderedDict[Any, Any]:
-    if type(pairs) not in (list, tuple):
-        raise ValueError("an OrderedDict of something else than pairs")
-    return OrderedDict((_key(key), value) for key, value in pairs)
+def _make_ordered_dict(*lists: Any) -> OrderedDict[Any, Any]:
+    if any(type(pairs) is not list for pairs in lists):
+        raise ValueError("an OrderedDict of something else than a list of pairs")
+    return OrderedDict((_key(key), value) for pairs in lists for key, value in pairs)
 
 
 def _make_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *more: Any) -> _Tensor:
@@ -376,7 +376,10 @@ def _what(value: Any) -> str:
     """How a value is called in a sentence that refuses it."""
     if isinstance(value, _Named):
         return value.name
-    return repr(_quoted(value)) if type(value) is str else f"a {type(value).__name__.strip('_').lower()}"
+    if type(value) is str:
+        return repr(_quoted(value))
+    kind = type(value).__name__.strip("_").lower()
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def _key(value: Any) -> Any:
@@ -443,7 +446,7 @@ class _Machine:
     ) -> None:
         self.data = data
         self.position = position
-        self.end = len(data) if end is None else end
+        self.end = len(data) if end is None else min(end, len(data))
         self.persistent = persistent
         self.budget = 2 * (self.end - position) + 4096
         self.stack: list[Any] = []
