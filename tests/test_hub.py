@@ -415,14 +415,29 @@ def test_bytes_that_are_not_the_commits_are_refused(hub: Hub, pinned: Place, cac
     assert kept(cache) == []
 
 
-def test_a_repo_cannot_name_files_outside_of_itself(hub: Hub, cache: Path) -> None:
-    revision = hub.commit("org/m", {"../../evil": b"x"})
-    with pytest.raises(IntegrityError) as found:
-        download(Place("org/m", "model", revision))
-    assert str(found.value) == (
-        f"org/m@{revision[:8]} lists a file outside of itself, '../../evil'; nothing was fetched."
+def test_no_file_leads_out_of_a_repo(hub: Hub, pinned: Place, cache: Path) -> None:
+    evil = Place("org/m", "model", hub.commit("org/m", {"../../evil": b"x"}))
+    assert no(IntegrityError, lambda: download(evil)) == (
+        f"'../../evil' must be a path inside {evil}, but leads out of it; nothing was fetched."
+    )
+    assert no(IntegrityError, lambda: read(pinned, str(Path(__file__)))) == (
+        f"{str(Path(__file__))!r} must be a path inside {pinned}, but leads out of it; nothing was fetched."
     )
     assert kept(cache) == []
+
+
+def test_the_same_bytes_under_two_paths_come_once(hub: Hub) -> None:
+    place = Place("org/m", "model", hub.commit("org/m", {f"{i}/a.bin": DATA for i in range(6)}))
+    assert content(download(place)) == {f"{i}/a.bin": DATA for i in range(6)}
+    assert len(hub.asked("GET /_storage/")) == 1
+
+
+def test_the_first_error_ends_the_other_downloads(hub: Hub, cache: Path) -> None:
+    place = Place("org/m", "model", hub.commit("org/m", {"big.bin": DATA * 800, "small.txt": b"s"}))
+    hub.pace = 0.01  # 125 blocks of the big one
+    hub.fail("GET .*/small.txt", 503)
+    assert no(MissingError, lambda: download(place)) == f"{place} answered 503 for small.txt; try again later."
+    assert "big.bin" not in kept(cache)
 
 
 # ---- repos of the Hub: what goes

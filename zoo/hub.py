@@ -141,7 +141,7 @@ def fetch(file: File, *, bring: str | None = None, progress: Progress | None = N
     if offline():
         raise MissingError(f"{file.path} is not on this machine and {OFFLINE}, or copy the file to {path}.")
     place = Place(file.repo, "model", file.revision) if file.repo else None
-    url = file.url or _address(Place(file.repo or "", "model", file.revision), file.path)
+    url = _address(place, file.path) if place else str(file.url)
     _reach(url, f"{file.path} is not on this machine", f", or copy the file to {path}")
     try:
         return _get(_Source(file.path, url, file.sha256, file.size, place), progress)
@@ -154,7 +154,7 @@ def fetch(file: File, *, bring: str | None = None, progress: Progress | None = N
 
 
 def resolve(place: Place) -> str:
-    """The commit (40 hex) a place means now; offline, the one it meant when last asked.
+    """The commit (40 hex) a place means now; offline or with the Hub down, the one it meant when last asked.
 
     Raises:
         MissingError: The repo is not there for you, or cannot be asked.
@@ -182,6 +182,7 @@ def download(place: Place, paths: Sequence[str] | None = None, *, progress: Prog
     """
     place = place._replace(revision=resolve(place))
     folder = cache_dir("hub", place.kind, *place.repo.split("/"), place.revision or "")
+    _refuse_outside(place, paths or [])
     if paths is not None and all((folder / path).is_file() for path in paths):
         return folder
     missing = [source for source in _listed(place, folder, paths) if not (folder / source.name).exists()]
@@ -311,9 +312,7 @@ def _listed(place: Place, folder: Path, paths: Sequence[str] | None) -> list[_So
                 else api.get_paths_info(**_where(place), paths=list(paths or []))
             )
             rows = [[info.path, _hub_digest(info), info.size] for info in _files(found)]
-        for path, _, _ in rows:
-            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-                raise IntegrityError(f"{place} lists a file outside of itself, {path!r}; nothing was fetched.")
+        _refuse_outside(place, [path for path, _, _ in rows])
         if whole:
             write_json(listing, rows)
     wanted = {path: f"{path}*" if path.endswith("/") else path for path in paths or ["*"]}
@@ -325,6 +324,12 @@ def _listed(place: Place, folder: Path, paths: Sequence[str] | None) -> list[_So
         for name, digest, size in rows
         if any(name == path or fnmatchcase(name, pattern) for path, pattern in wanted.items())
     ]
+
+
+def _refuse_outside(place: Place, paths: Iterable[str]) -> None:
+    for path in paths:
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise IntegrityError(f"{path!r} must be a path inside {place}, but leads out of it; nothing was fetched.")
 
 
 def _bring(sources: list[_Source], folder: Path, what: str, progress: Progress) -> None:
@@ -442,12 +447,13 @@ def _store(api: HfApi, additions: list[CommitOperationAdd], place: Place, create
     """Store the large files among ``additions`` (the Hub says which) where they are not stored yet."""
     total, done = sum(addition.upload_info.size for addition in additions), 0
     batch: list[CommitOperationAdd] = []
+    size = 0
     for addition in additions:
         batch.append(addition)
-        size = sum(addition.upload_info.size for addition in batch)
+        size += addition.upload_info.size
         if size >= BATCH_BYTES or addition is additions[-1]:
             api.preupload_lfs_files(**_where(place), additions=batch, create_pr=create_pr, free_memory=False)
-            done, batch = done + size, []
+            done, batch, size = done + size, [], 0
             progress(done, total, place.repo)
 
 
