@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from zoo import registry
+from zoo.audits.leakage import audit_split
 from zoo.datasets import base
 from zoo.errors import IntegrityError, MissingError, UsageError
 
@@ -278,6 +279,28 @@ def test_a_copy_without_one_person_says_which_folds_it_lacks(made: dict[str, Any
         assert f"split subject-out-{k} is left out: it holds out subject 2, which this copy does not have." in (
             dataset.report
         )
+
+
+def test_the_audit_sees_that_a_block_is_a_class_in_the_official_split(save: Save) -> None:
+    rng = np.random.default_rng(0)
+    records = [
+        {"eeg": torch.from_numpy(rng.standard_normal((128, 500), np.float32)), "image": row, "label": row % 40}
+        for row in range(PICTURES * len(LABELS))
+    ]
+    images = [f"{label}_{picture}" for picture in range(PICTURES) for label in LABELS]
+    one = {"dataset": [{**r, "subject": 4} for r in records], "labels": list(LABELS), "images": images}
+    save(split_by_picture(one), "block_splits_by_image_all.pth")
+    dataset = prepared("eegcvpr40", save(one))
+    report = audit_split(
+        eeg=dataset.eeg,
+        spec=dataset.spec,
+        labels=dataset.labels,
+        trials=dataset.trials,
+        roles=roles_of(dataset, "legacy-block@0"),
+        protocol="legacy-block",
+    )
+    assert report.verdict == "confounded"
+    assert report.evidence["block_lookup_accuracy"] == 1
 
 
 # ---- pictures
