@@ -43,7 +43,7 @@ ALWAYS = 1 << 24
 MAPPED = 1 << 16
 """Byte strings of this length or more are not copied while a pickle is read."""
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
-SCALARS = (str, bytes, int, float, bool, type(None))
+SCALARS = frozenset({str, bytes, int, float, bool, type(None)})
 
 
 def read_torch(path: Path) -> Any:
@@ -402,7 +402,7 @@ class _Finish:
 
     def __call__(self, value: Any) -> Any:
         kind = type(value)
-        if kind in SCALARS or isinstance(value, np.generic | np.ndarray):
+        if kind in SCALARS:
             return value
         if id(value) in self.known:
             return self.known[id(value)][1]
@@ -424,6 +424,8 @@ class _Finish:
             result = tuple([self(item) for item in value])
         elif isinstance(value, _Array | _Tensor):
             result = value.finished(self)
+        elif isinstance(value, (np.ndarray, np.generic)):
+            result = value
         else:
             raise _RefusedError(f"names {_what(value)}")
         self.known[id(value)] = (value, result)
