@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,6 +167,21 @@ def test_a_branch_is_looked_up_each_time_and_its_commit_said(
     assert (capsys.readouterr().err, len(hub.requests)) == (said, asked)
 
 
+def test_what_was_fetched_is_found_without_torch_and_without_the_client_of_the_hub(hub: Hub, fresh: Fresh) -> None:
+    where = f"hf-hub:{REPO}@{publish(hub, make('eeg2image.small'))}"
+    fresh()
+    zoo.load("eeg2image.small", weights=where)
+    asked = len(hub.requests)
+    code = (
+        "import sys\n"
+        "from zoo.plan import _choose_weights\n"
+        f"print(_choose_weights('eeg2image.small', '{where}', lambda info: 0, print)[1].name)\n"
+        "print([name for name in ('torch', 'huggingface_hub', 'httpx2') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr, len(hub.requests)) == ("made\n[]\n", "", asked)
+
+
 def test_a_broken_download_goes_on_where_it_was(hub: Hub, fresh: Fresh) -> None:
     folder = make("eeg2image.small")
     commit = publish(hub, folder)
@@ -311,7 +328,8 @@ def double(tensors: dict[str, torch.Tensor]) -> None:
 def test_every_tensor_is_accounted_for(
     change: Callable[[dict[str, torch.Tensor]], object], sentence: str, hub: Hub, fresh: Fresh
 ) -> None:
-    commit = publish(hub, (folder := make("eeg2image.small")), **spoiled(folder, change))
+    folder = make("eeg2image.small")
+    commit = publish(hub, folder, **spoiled(folder, change))
     cache = fresh()
     where = cache / f"weights/eeg2image.small/hub-zoo-org--narrow-{commit[:8]}"
     with pytest.raises(IntegrityError, match=f"^{re.escape(sentence.format(where))}"):
@@ -429,7 +447,7 @@ def test_the_model_card_has_claims_beside_results(hub: Hub, tmp_path: Path) -> N
     )
     results = ModelCardData(**header).eval_results or []  # as the Hub's own client reads them
     assert {found.metric_type: found.metric_value for found in results} == {"accuracy": 0.5, "inception_score": 5.4321}
-    assert {found.dataset_name for found in results} == {"reconstruction/phantom.subject-out@1"}
+    assert {found.dataset_name for found in results} == {"reconstruction/phantom.subject-out@1, split audit: suspect"}
     for line in (
         f'model = zoo.load("eeg2image", weights="hf-hub:{REPO}")',
         "| inception_score | thoughtviz-object | 6.78 ± 0.086 | paper, Tables 1 and 2 | read there |",
@@ -472,7 +490,7 @@ def test_a_dry_run_shows_what_would_go_and_sends_nothing(
     monkeypatch.setenv("ZOO_ORG", "somebody")
     result = call("weights", "push", "eeg2image.small", "--dry-run")
     assert result.exit_code == 0
-    shown = dict(reversed(line.split()) for line in result.stdout.splitlines())  # type: ignore[misc]
+    shown = {path: size for size, path in map(str.split, result.stdout.splitlines())}
     assert [*shown] == ["README.md", "config.json", "model.safetensors", "weights.json"]
     assert shown["model.safetensors"] == f"{(folder / 'model.safetensors').stat().st_size:,}"
     assert result.stderr.endswith("bytes would go to somebody/eeg2image.small-thoughtviz-object; nothing was sent.\n")

@@ -40,8 +40,9 @@ def fingerprint(model: Model, held: Collection[str]) -> dict[str, Output]:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         made = functional_call(probe, absent, (keyed_rng("forward fingerprint", 1),))
-    found = {name: _summary(value) for name, value in made.items()}
-    return {name: output for name, output in found.items() if np.isfinite(_numbers(output)).all() and output.std}
+    return {
+        name: _summary(value) for name, value in made.items() if value.isfinite().all() and value.std(correction=0) > 0
+    }
 
 
 class _Probe(nn.Module):
@@ -56,7 +57,7 @@ class _Probe(nn.Module):
 
 
 def _summary(value: Tensor) -> Output:
-    flat = value.detach().double().flatten().numpy()
+    flat = value.double().flatten().numpy()
     chosen = flat[np.linspace(0, flat.size - 1, N_VALUES).astype(int)]
     numbers = [float(f"{number:.8g}") for number in (flat.mean(), flat.std(), *chosen)]
     return Output(shape=tuple(value.shape), mean=numbers[0], std=numbers[1], values=tuple(numbers[2:]))

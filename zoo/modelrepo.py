@@ -371,7 +371,7 @@ def _claims(claims: Sequence[Claim]) -> str:
         for claim in claims
     ]
     table = ["| metric | dataset | claimed | source | status |", "|---|---|---|---|---|", *lines]
-    return "Of the publication, not of these weights.\n\n" + "\n".join(table)
+    return "Numbers as published; those of these very weights stand below.\n\n" + "\n".join(table)
 
 
 def _claimed(claims: Sequence[Claim]) -> str:
@@ -447,9 +447,11 @@ def _dataset_name(name: str) -> str:
 def _result(card: ModelCard, record: Record) -> dict[str, Any]:
     """A record as an entry of ``model-index``."""
     identity = record.identity
+    verdict = record.audit.verdict if record.audit else "none"
+    track = identity.track + ("" if verdict == "clean" else f", split audit: {verdict}")
     return {
         "task": {"type": card.task},
-        "dataset": {"type": _dataset_name(identity.dataset), "name": identity.track, "split": identity.split},
+        "dataset": {"type": _dataset_name(identity.dataset), "name": track, "split": identity.split},
         "metrics": [
             {"type": metric, "name": metric, "value": value.value}
             for metric, value in sorted(record.values.items())

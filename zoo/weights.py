@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Output(BaseModel):
     """One output of a model on keyed noise: its shape, moments, and values at evenly spaced positions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     shape: tuple[int, ...]
     mean: float
