@@ -1,7 +1,7 @@
 """A stand-in for the Hugging Face Hub on the loopback: what huggingface_hub 2.4 asks for, kept in memory.
 
-Repos, commits, pull requests, git and LFS files, gates, tokens and Xet are real enough for the real client. What it
-cannot show is named in docs: rate limits, quotas, the Hub's own rules for which file becomes a large one.
+Repos, commits, pull requests, git and LFS files, gates, tokens and Xet are real enough for the real client. It cannot
+show rate limits and quotas, checks of a README, or which files the Hub itself takes for large ones.
 """
 
 from __future__ import annotations
