@@ -122,6 +122,11 @@ def test_streaks_end_with_the_class_and_with_the_person_not_with_the_run() -> No
     np.testing.assert_array_equal(streaks(table, labels), [1, 0, 3, 1, 2, 3])
 
 
+def test_blocks_are_streaks_where_the_order_is_unknown() -> None:
+    table = {"subject": np.array(list("aaaabb")), "block": np.array(["x", "y", "x", "y", "z", "z"])}
+    np.testing.assert_array_equal(streaks(table, np.array([0, 1, 0, 1, 0, 0])), [0, 1, 0, 1, 2, 2])
+
+
 def test_p_is_the_share_of_all_ways_to_deal_the_classes_that_score_as_much() -> None:
     rng = np.random.default_rng(2)
     labels = np.array([0, 0, 1, 1, 2, 2])

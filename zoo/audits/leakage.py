@@ -275,12 +275,17 @@ def streaks(trials: Mapping[str, np.ndarray], labels: np.ndarray) -> np.ndarray:
     """Number the stretches of one person's trials, in the order of recording, that have one class: (n_trials,) from 0.
 
     Streaks, not trials, are what an experimenter gives a class to. In a mixed design most hold a single trial; in a
-    block design a streak is a block, whose trials share offset and drift and so are right or wrong together.
+    block design a streak is a block, whose trials share offset and drift and so are right or wrong together. Where the
+    order of recording is unknown but blocks are known, those stand for it.
     """
     nothing = np.zeros(labels.size, dtype=np.int64)
     session, clock = (nothing if codes is None else codes for codes in (_codes(trials, "session"), _clock(trials)))
     person = clock if (codes := _codes(trials, "subject")) is None else codes
-    line = np.lexsort((trials.get("order", np.arange(labels.size)), clock, session, person))
+    order = trials.get("order")
+    if order is None:
+        block = _codes(trials, "block")
+        order = np.arange(labels.size) if block is None else np.unique((block, labels), axis=1, return_inverse=True)[1]
+    line = np.lexsort((order, clock, session, person))
     changes = (np.diff(labels[line]) != 0) | (np.diff(person[line]) != 0)
     number = np.empty(labels.size, dtype=np.int64)
     number[line] = np.concatenate([[0], np.cumsum(changes)])
