@@ -15,6 +15,7 @@ import numpy as np
 
 from zoo import scoring
 from zoo.audits import controls
+from zoo.errors import UsageError
 from zoo.metrics.base import extractor_card
 from zoo.plan import Plan
 from zoo.plots import Grid
@@ -36,6 +37,8 @@ REPLICATED = ("model", "shuffled-eeg")
 class Images:
     """Every image of an evaluation: real pictures, and those of each system and replicate.
 
+    ``impossible`` says of controls that cannot be had why not.
+
     Args:
         given: System → EEG features of all test trials that the generator is given: the model's own, and those of the
             controls that replace the brain before the generator.
@@ -50,6 +53,7 @@ class Images:
         self.labels = plan.data.labels[self.rows]
         self._seconds, self._made = 0.0, 0
         self._mean = self._shown(self.known, "mean picture", mean=True)
+        self.impossible: dict[str, str] = {}
         self._picked = self._picks(train)
         self._generated = {
             system: [self._generation(system, k) for k in range(plan.replicates if system in REPLICATED else 1)]
@@ -141,11 +145,13 @@ class Images:
         }
         identity = {**plan.identity_of(plan.test_rows), "track": plan.track.id, "images": digest(self.rows.tolist())}
         identity |= {"stimuli": plan.data.stimuli_sha256, "code": code_sha256("zoo.audits.controls", __name__)}
-        return {
-            name: once("picks", {**identity, "for": name}, choose)
-            for name, choose in choices.items()
-            if name in plan.track.controls
-        }
+        picked = {}
+        for name in [name for name in choices if name in plan.track.controls]:
+            try:
+                picked[name] = once("picks", {**identity, "for": name}, choices[name])
+            except UsageError as error:
+                self.impossible[name] = str(error)
+        return picked
 
     def _nearest(self, train: Features) -> np.ndarray:
         """The nearest training trial's own picture, or one of its class if only that is shared."""

@@ -288,6 +288,7 @@ def _score(plan: Plan) -> Result:
     """
     train, given, impossible = _brains(plan)
     images = None if plan.no_images else Images(plan, given, train)
+    impossible |= images.impossible if images else {}
     for stage in images.stages if images else ():
         stage.fill(plan.work)
     systems: dict[str, dict[str, Scored]] = {}

@@ -191,7 +191,11 @@ def _compute(card: MetricCard, side: EEGSide | ImageSide, name: str) -> Scored:
         finetune = getattr(side, "finetune", None)
         if finetune is None:
             return null(card, "nothing is fine-tuned for a control", name)
-        return _summary(card, [Score(float(finetune().mean()), finetune())], name, side, None)
+        try:
+            correct = finetune()
+        except UsageError as error:
+            return null(card, str(error), name)
+        return _summary(card, [Score(float(correct.mean()), correct)], name, side, None)
     if "reference" in card.needs.values() and (n := len(side.get("reference", card, 0))) < card.min_n:
         return null(card, f"needs at least {card.min_n} reference pictures, got {n}", name)
     function = registry.load_object(card.function)

@@ -161,11 +161,15 @@ def class_oracle(labels: np.ndarray, image_labels: np.ndarray, images: np.ndarra
     Shape:
         labels: (n_trials,); images: (n_images,) rows to choose from, with their image_labels.
         returns: (n_trials,) rows out of ``images``.
+    Raises:
+        UsageError: A true class has no training picture, as where whole concepts are held out.
     """
     rng = keyed_rng("class-oracle", *key)
     chosen = np.empty(labels.size, dtype=np.int64)
     for concept in np.unique(labels):
         pool = images[image_labels == concept]
+        if not pool.size:
+            raise UsageError("class-oracle needs a training picture of every test class, but some are unseen.")
         chosen[labels == concept] = rng.choice(pool, size=int(np.sum(labels == concept)))
     return chosen
 

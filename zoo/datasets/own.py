@@ -214,13 +214,13 @@ def _require_free(name: str) -> None:
 
 def _require_same(card: DatasetCard, replace: bool) -> None:
     """Refuse to replace a dataset that was made in another way, unless told to."""
-    path = store.cache_dir("datasets", card.id, "card.json")
-    if replace or not path.exists():
+    try:
+        here = registry.datasets.get(card.id)
+    except UnknownNameError:
         return
-    here = DatasetCard.model_validate_json(path.read_bytes())
-    if here.loader != card.loader:
+    if not replace and here.loader != card.loader:
         raise UsageError(f"{card.id} is here already and was not added from recordings of your own; give another id.")
-    if here.options != card.options:
+    if not replace and here.options != card.options:
         settings = sorted(
             name for name in {*here.options, *card.options} if here.options.get(name) != card.options.get(name)
         )

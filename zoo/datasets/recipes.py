@@ -63,11 +63,11 @@ def session_out(trials: Trials) -> Cut:
 
 
 def concept_out(trials: Trials, *, val: float, test: float) -> Cut:
-    """Hold out whole concepts: ``val`` and ``test`` are shares, at least one concept each; two or more train."""
+    """Hold out whole concepts: ``val`` and ``test`` are shares; at least one validates, two test and two train."""
     concepts = shuffled(np.unique(trials["concept"]).tolist(), "concept-out")
-    n_test, n_val = (max(1, round(share * len(concepts))) for share in (test, val))
+    n_test, n_val = max(2, round(test * len(concepts))), max(1, round(val * len(concepts)))
     if len(concepts) < n_test + n_val + 2:
-        raise UsageError(f"concept-out needs four concepts or more, but there are {len(concepts)}.")
+        raise UsageError(f"concept-out needs five concepts or more, but there are {len(concepts)}.")
     return Cut("concept", _sorted(concepts[n_test : n_test + n_val]), _sorted(concepts[:n_test]))
 
 

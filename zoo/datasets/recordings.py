@@ -103,6 +103,18 @@ def listed(values: Sequence[str], most: int = 12) -> str:
 
 
 def read_parts(name: str, source: Any, settings: Settings, progress: Progress | None) -> list[Part]:
+    """What there is to read, one part per file; signals are read when a part is asked for them.
+
+    Args:
+        name: What trials of recordings in memory are called by.
+        source: A path, arrays by name, or an ``mne.Epochs``.
+        settings: Which columns and trials are meant.
+        progress: Told how many files were looked at.
+
+    Raises:
+        UsageError: It is none of these, or a file or column is not what it must be.
+        MissingError: MNE-Python is needed and not here.
+    """
     if isinstance(source, Mapping):
         return [_arrays(source, settings, name=name, where="source")]
     if not isinstance(source, str | Path):
@@ -317,24 +329,30 @@ def _bids(root: Path, settings: Settings, progress: Progress | None) -> list[Par
     found = find_matching_paths(
         root, datatypes="eeg", suffixes="eeg", extensions=ALLOWED_DATATYPE_EXTENSIONS["eeg"], ignore_nosub=True
     )
-    recordings = sorted(found, key=lambda path: path.basename)
+    recordings = [path for path in found if path.directory.relative_to(root).parts[0].startswith("sub-")]
+    recordings.sort(key=lambda path: str(path.basename))
     if not recordings:
         raise UsageError(f"a BIDS root must hold sub-*/…/eeg/*_eeg.* recordings, but {root} has none.")
     parts = []
     for done, path in enumerate(recordings, 1):
-        parts.append(_recording(path, settings))
+        part = _recording(path, settings)
+        parts += [part] if part else []
         if progress is not None:
             progress(done, len(recordings), "files read")
+    if not parts:
+        raise UsageError(f"no recording of {root} has events that are kept; choose others with --events or --concept.")
     return parts
 
 
-def _recording(path: Any, settings: Settings) -> Part:
+def _recording(path: Any, settings: Settings) -> Part | None:
     where, name = path.basename, path.basename.rpartition("_eeg")[0]
     sidecar = path.find_matching_sidecar(suffix="events", extension=".tsv", on_error="ignore")
     if sidecar is None:
         raise UsageError(f"{where} must have an events.tsv, but there is none beside it.")
     columns = _read_tsv(Path(sidecar))
     wanted, concepts, found = _select(columns, None, settings, Path(sidecar).name, name)
+    if not wanted.size:
+        return None
     epochs = _cut_epochs(path, columns, wanted, settings)
     epochs.drop_bad(verbose="error")
     rows = wanted[epochs.selection]

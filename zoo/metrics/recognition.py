@@ -141,7 +141,8 @@ def finetuned_accuracy(
     Shape:
         *_eeg: (n_trials, n_channels, n_times) as ``model.encode`` takes it; *_labels: (n_trials,) in 0..n_classes-1.
     Raises:
-        UsageError: Shapes disagree, a value is not finite, labels are out of range, or train or test is empty.
+        UsageError: Shapes disagree, a value is not finite, labels are out of range, train or test is empty, or a test
+            class is in no training trial.
 
     References:
         Singh et al. (2024), https://arxiv.org/abs/2310.16532, table 2, "Accuracy".
@@ -151,6 +152,7 @@ def finetuned_accuracy(
     train = _trials("train", train_eeg, train_labels, n_classes, min_n=2)
     val = _trials("val", val_eeg, val_labels, n_classes, min_n=0)
     test = _trials("test", test_eeg, test_labels, n_classes, min_n=1)
+    _require_seen(train[1], test[1])
     device = next(model.parameters()).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout draws from the global generator
         torch.manual_seed(seed)
@@ -183,12 +185,16 @@ def _checked(
     true = check_labels(f"{names[1]}_labels", test_labels, len(seen))
     if len(np.unique(y)) < 2:
         raise UsageError(f"{names[0]}_labels must hold at least 2 classes but hold only {y[0]}; choose another split.")
-    if len(unknown := np.setdiff1d(true, y)):
+    _require_seen(y, true, names)
+    return x, y, seen, true
+
+
+def _require_seen(labels: np.ndarray, asked: np.ndarray, names: tuple[str, str] = ("train", "test")) -> None:
+    if len(unknown := np.setdiff1d(asked, labels)):
         raise UsageError(
             f"every class of {names[1]}_labels must be among {names[0]}_labels but {unknown.tolist()} are not; "
             "a classifier cannot name a class it never saw."
         )
-    return x, y, seen, true
 
 
 def _logistic() -> Any:
