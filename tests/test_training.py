@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -88,6 +89,20 @@ def test_the_best_validated_state_is_the_result(tmp_path: Path) -> None:
     assert abs(recipe.slope - 0.5) < 0.06  # Adam moves by at most 0.1 a step, so it passes within half of that
     assert state.best_step is not None
     assert state.best_step < 60
+
+
+@pytest.mark.parametrize(("ties", "kept"), [("earlier", 2), ("later", 6)])
+def test_equally_validated_states_keep_the_first_or_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ties: Literal["earlier", "later"], kept: int
+) -> None:
+    recipe, scores = Line(6, target=0.0), iter([0.1, 0.5, 0.4, 0.5, 0.2, 0.5])
+    recipe.ties = ties
+    monkeypatch.setattr(recipe, "validate", lambda: next(scores))
+    state = fit(recipe, tmp_path, seed=0)
+    assert (state.best_step, state.best_score) == (kept, 0.5)
+    alone = Line(kept)
+    fit(alone, tmp_path / "alone", seed=0)
+    assert recipe.slope == alone.slope
 
 
 def test_the_moving_average_lags_behind(tmp_path: Path) -> None:

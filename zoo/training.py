@@ -58,6 +58,8 @@ class Recipe(abc.ABC):
     n_steps: int
     eval_every: int | None = None
     """Steps between calls of ``validate``; null: the last weights are the result."""
+    ties: Literal["earlier", "later"] = "earlier"
+    """Which of equally validated states is the result."""
     amp: Literal["bf16"] | None = None
     """Autocast of every step; null as long as the published recipe used float32."""
     ema_decay: float | None = None
@@ -144,11 +146,12 @@ def _shown(state: Fitted) -> str:
 
 
 def _validate(recipe: Recipe, state: Fitted, kept: dict[str, dict[str, Tensor]]) -> None:
-    """Keep a copy of the state whose validation score is the highest so far (the earliest of equals)."""
+    """Keep a copy of the state whose validation score is the highest so far (of equals as ``ties`` says)."""
     if recipe.eval_every is None or (state.step % recipe.eval_every and state.step != recipe.n_steps):
         return
     score = recipe.validate()
-    if state.best_score is None or score > state.best_score:
+    better = state.best_score is None or score > state.best_score
+    if better or (score == state.best_score and recipe.ties == "later"):
         state.best_score, state.best_step = score, state.step
         kept["best"] = _tensors(recipe)
 

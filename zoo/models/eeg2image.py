@@ -38,6 +38,8 @@ from zoo.models.layers import (
     keras_batch_norm,
     keras_lstm,
     l2_normalise,
+    robust_range,
+    robust_scale,
     spectral_normalise_,
     steps_per_epoch,
     truncated_normal_,
@@ -192,13 +194,12 @@ class RobustTripleNet(TripleNet):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, n_times, n_channels) as ``scale_eeg`` gives → (n, units[1]), not normalised."""
-        return super().forward(((x - self.centre) / self.spread).clamp(-6, 6))
+        return super().forward(robust_scale(x, self.centre, self.spread))
 
     def measure(self, x: Tensor) -> None:
         """Take centre and spread from training trials (n, n_times, n_channels) as ``scale_eeg`` gives."""
-        low, middle, high = np.quantile(x.flatten(0, 1).cpu().numpy(), (0.25, 0.5, 0.75), axis=0)
-        self.centre.copy_(torch.from_numpy(middle))
-        self.spread.copy_(torch.from_numpy(np.maximum(high - low, 1e-6)))
+        for kept, measured in zip((self.centre, self.spread), robust_range(x), strict=True):
+            kept.copy_(measured)
 
 
 class SpectralConv(nn.Module):

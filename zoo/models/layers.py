@@ -156,6 +156,21 @@ def l2_normalise(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().sum(dim=-1, keepdim=True).clamp_min(1e-12))
 
 
+def robust_range(x: Tensor, *, least: float = 1e-6) -> tuple[Tensor, Tensor]:
+    """Median and interquartile range of every channel over trials and times; no range counts as less than ``least``.
+
+    Shape:
+        x: (n_trials, n_times, n_channels); returns: two of (n_channels,), on the cpu.
+    """
+    low, middle, high = np.quantile(x.flatten(0, 1).cpu().numpy(), (0.25, 0.5, 0.75), axis=0)
+    return torch.from_numpy(middle), torch.from_numpy(np.maximum(high - low, least))
+
+
+def robust_scale(x: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
+    """``(x - centre) / spread`` within ±6, channel by channel: x is (…, n_channels), the others (n_channels,)."""
+    return ((x - centre) / spread).clamp(-6, 6)
+
+
 class KerasAdam(Optimizer):
     r"""Adam as Keras 2 computes it: ε is added to the *un-corrected* √v.
 
