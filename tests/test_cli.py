@@ -531,6 +531,7 @@ CTRL_C_AT_STEP_20 = """
 import signal, sys
 from zoo import training
 from zoo.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have told its background jobs to ignore it
 steps, after_step = [], training._validate
 def counted(*arguments):
     after_step(*arguments)

@@ -118,7 +118,7 @@ def read_yaml(path: Path) -> list[dict[str, Any]]:
     """A YAML file as a list of mappings; constructs plain data only."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - a safe loader, the fast one
-    return content if isinstance(content, list) else [content]
+    return content if isinstance(content, list) else [content] if content else []
 
 
 def load_object(where: str) -> Any:
