@@ -171,7 +171,7 @@ def test_the_form_of_nice_is_a_pickle_and_lists_dropped_times(tmp_path: Path) ->
     assert WIDE.eeg is not None
     folder = tmp_path / "sub-07"
     folder.mkdir()
-    wanted = []
+    wanted: list[np.ndarray] = []
     for long, shape in (("training", (8, 4, 63, 250)), ("test", (2, 80, 63, 250))):
         eeg = noise(len(wanted), shape).astype(np.float32)
         wanted.append(eeg.reshape(-1, 63, 250))

@@ -246,7 +246,8 @@ def _blocks(
             step = max(1, CHUNK // REPETITIONS[half])
             for start in range(0, len(eeg), step):
                 with np.errstate(over="ignore"):  # what does not fit becomes infinite, which is refused with its trial
-                    yield eeg[start : start + step].reshape(-1, *eeg.shape[2:]).astype(np.float32)
+                    trials = eeg[start : start + step].reshape(-1, *eeg.shape[2:]).astype(np.float32)
+                yield trials
 
 
 def _read_eeg(path: Path, shape: tuple[int, ...], spec: EEGSpec) -> np.ndarray:
