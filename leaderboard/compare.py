@@ -283,6 +283,8 @@ def _warnings(a: Side, b: Side) -> Iterable[str]:
     records = {side.record.run: side.record for side in (a, b)}.values()
     if any(record.audit is not None and record.audit.verdict == "confounded" for record in records):
         yield "Confounded: the class can be told without the brain's answer, so a better score is no better decoding."
+    if any(record.provenance.conditioned_on == "label" for record in records):
+        yield "Labels: at least one model is given the true classes, so it is a control and no decoder."
     if any(record.status == "partial" for record in records):
         yield "Partial: at least one record was made on some of the trials only."
     if len({record.identity.eeg_sha256 for record in records}) > 1:

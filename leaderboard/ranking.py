@@ -19,7 +19,7 @@ class Row:
     """One line of a table.
 
     Attributes:
-        name: The model, or ``control: <name>``.
+        name: The model, or ``control: <name>``, which may be a model that is given labels.
         rank: Best is 1; tied entries share the rank of their group's leader. None for what is not ranked.
         tie: Number of the tie group, from 1.
         headline: The headline value, or null with the reason.
@@ -51,7 +51,7 @@ class Table:
     Attributes:
         confounded: The audit found that time, order or subject give the class away; ranks mean little here.
         entries: Ranked, best first.
-        controls: Those of the newest record that has any, best first.
+        controls: Those of the newest record that has any, and the models that are given labels; best first.
         unscored: Records without a headline, each with its reason.
         notes: Sentences a reader of the ranks must know.
     """
@@ -120,9 +120,12 @@ def _table(records: list[Record]) -> Table:
         runs[record.id].append(record)
     rows = [_entry(sorted(same, key=preference)) for same in runs.values()]
     scored = [row for row in rows if row.headline.value is not None]
-    newest = max(records, key=lambda r: (_headline(r).value is not None, bool(r.controls), _created(r), r.run))
+    told = {record.run for record in records if _told(record)}
+    newest = max(
+        records, key=lambda r: (_headline(r).value is not None, not _told(r), bool(r.controls), _created(r), r.run)
+    )
     known = scored[0].headline if scored else _headline(newest)
-    controls = [_control(newest, name) for name in newest.controls]
+    controls = [_control(newest, name) for name in newest.controls] + [row for row in scored if row.run in told]
     return Table(
         track=newest.identity.track,
         split=newest.identity.split,
@@ -130,7 +133,7 @@ def _table(records: list[Record]) -> Table:
         signature=known.signature,
         higher_is_better=known.higher_is_better,
         confounded=_confounded(newest),
-        entries=_ranked(scored),
+        entries=_ranked([row for row in scored if row.run not in told]),
         controls=tuple(sorted(controls, key=_best_first)),
         unscored=tuple(sorted((r for r in rows if r.headline.value is None), key=lambda r: (r.name, r.record))),
         notes=_notes(records),
@@ -169,7 +172,7 @@ def _entry(runs: list[Record]) -> Row:
     record, headline = runs[0], _headline(runs[0])
     values = [value for run in runs if (value := _headline(run).value) is not None]
     return Row(
-        name=record.identity.model,
+        name=f"control: {record.identity.model}" if _told(record) else record.identity.model,
         record=record.id,
         run=record.run,
         headline=headline,
@@ -241,6 +244,11 @@ def _created(record: Record) -> datetime:
 
 def _verdict(record: Record) -> Verdict:
     return record.audit.verdict if record.audit else "unknown"
+
+
+def _told(record: Record) -> bool:
+    """Whether the model was given the true classes, which makes it a control."""
+    return record.provenance.conditioned_on == "label"
 
 
 def _confounded(record: Record) -> bool:

@@ -18,7 +18,7 @@ import zoo
 from zoo import images, registry, scoring, stages
 from zoo.datasets.base import load
 from zoo.errors import IntegrityError, MissingError, UsageError
-from zoo.models.base import EEGEncoder
+from zoo.models.base import EEGEncoder, LabelConditioned
 from zoo.plan import CONTROLS, find_track, make_plan
 from zoo.record import Record
 from zoo.runner import audit
@@ -265,6 +265,59 @@ def test_an_instance_from_outside_the_registry_is_evaluated() -> None:
     shuffled = record.controls["shuffled-eeg"].values["knn_accuracy"].value
     assert shuffled is not None
     assert abs(shuffled - 1 / 6) < 0.15
+
+
+class Shades(LabelConditioned):
+    """One grey per class: nothing but the label decides the picture."""
+
+    resolution = 8
+    n_classes = 6
+
+    def __init__(self, spec: EEGSpec) -> None:
+        super().__init__(spec, None)
+        self.seen: list[int] = []
+
+    def parts(self) -> dict[str, torch.nn.Module]:
+        return {}
+
+    def encode_labels(self, labels: Tensor) -> Tensor:
+        self.seen += labels.tolist()
+        return labels[:, None].float()
+
+    def draw_noise(self, rng: np.random.Generator) -> np.ndarray:
+        return rng.random(1, dtype=np.float32)
+
+    def decode(self, features: Tensor, noise: Tensor) -> Tensor:
+        shade = (features + 0.3 * noise) / self.n_classes
+        return shade[:, :, None, None].expand(-1, 3, 8, 8)
+
+
+def test_a_label_conditioned_model_gets_the_labels_and_its_controls_the_same() -> None:
+    data = load("phantom")
+    model = Shades(data.spec)
+    plan = make_plan(model, "phantom", device="cpu", limit=120, replicates=2)
+    record = zoo.evaluate(model, "phantom", device="cpu", limit=120, replicates=2)
+    train, test = (data.labels[rows].tolist() for rows in (plan.train_rows, plan.test_rows))
+    assert model.seen == train + 2 * test  # the second time in place of Gaussian noise
+    assert record.provenance.conditioned_on == "label"
+    for name in ("shuffled-eeg", "gaussian-eeg", "other-subject"):
+        judged = record.controls[name].values["pixel_judge_accuracy"]
+        wanted = record.values["pixel_judge_accuracy"]
+        assert judged.replicates[:1] == wanted.replicates[:1]
+        assert judged.value == wanted.value or name != "shuffled-eeg"
+    for metric in ("kmeans_accuracy", "logistic_accuracy", "finetuned_accuracy"):
+        assert record.values[metric].reason in ("local-shades is given labels, not EEG", "left out: it takes long")
+    with pytest.raises(UsageError) as error:
+        model.encode(torch.zeros(1, 14, 64))
+    assert str(error.value) == "Shades is conditioned on labels and reads no EEG; call encode_labels."
+
+
+def test_labels_that_a_model_does_not_know_are_refused() -> None:
+    model = Shades(load("phantom").spec)
+    model.n_classes = 5
+    with pytest.raises(UsageError) as error:
+        zoo.evaluate(model, "phantom", device="cpu", limit=120)
+    assert str(error.value) == ("Shades knows 5 classes, but a trial has label 5; train it with n_classes=6 or more.")
 
 
 @pytest.mark.parametrize(

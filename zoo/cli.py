@@ -560,6 +560,8 @@ def _show_record(record: Record, output_dir: Path | None) -> None:
     for reason, metrics in unmeasured.items():
         names = ", ".join(metrics)
         console.print(f"not measured, {reason}: {names}", style="dim", highlight=False, markup=False, soft_wrap=True)
+    if record.provenance.conditioned_on == "label":
+        console.print("a control: it is given the true labels, not EEG", style="yellow")
     if record.audit is not None:
         style = {"clean": "green", "confounded": "bold red"}.get(record.audit.verdict, "yellow")
         sentences = map(escape, record.audit.sentences)

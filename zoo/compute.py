@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from zoo.models.base import EEGEncoder, Reconstructor
+from zoo.errors import UsageError
+from zoo.models.base import EEGEncoder, LabelConditioned, Reconstructor
 from zoo.stages import CHUNK, Work
 
 
@@ -20,6 +21,22 @@ def encode(model: EEGEncoder, eeg: Any, rows: np.ndarray, work: Work) -> np.ndar
             batch = torch.from_numpy(np.array(eeg[rows[start : start + micro]])).to(work.device)
             blocks.append(model.encode(batch).float().cpu().numpy())
     return np.concatenate(blocks)
+
+
+def encode_labels(model: LabelConditioned, labels: np.ndarray, work: Work) -> np.ndarray:
+    """What stands for EEG features where the true classes are given: (n, n_features) float32.
+
+    Raises:
+        UsageError: A label is none that the model knows.
+    """
+    if labels.size and labels.max() >= model.n_classes:
+        raise UsageError(
+            f"{type(model).__name__} knows {model.n_classes} classes, but a trial has label {labels.max()}; "
+            f"train it with n_classes={labels.max() + 1} or more."
+        )
+    with torch.inference_mode():
+        features: np.ndarray = model.encode_labels(torch.from_numpy(labels).to(work.device)).float().cpu().numpy()
+    return features
 
 
 def generate(

@@ -20,7 +20,7 @@ from zoo.datasets import base as data_room
 from zoo.datasets.base import EEGDataset
 from zoo.errors import MissingError, UsageError, did_you_mean
 from zoo.record import Identity
-from zoo.specs import MetricCard, ModelCard, Split, TrackCard
+from zoo.specs import Condition, MetricCard, ModelCard, Split, TrackCard
 from zoo.stages import Work, once_json
 from zoo.store import digest
 from zoo.weights import WeightsInfo
@@ -101,10 +101,11 @@ class Facts:
     encodes: bool
     makes_images: bool
     n_parameters: int
+    conditioned_on: Condition = "eeg"
 
     @classmethod
     def of(cls, model: Model) -> Facts:
-        from zoo.models.base import EEGEncoder, Reconstructor
+        from zoo.models.base import EEGEncoder, LabelConditioned, Reconstructor
 
         return cls(
             settings=config_of(model),
@@ -112,6 +113,7 @@ class Facts:
             encodes=isinstance(model, EEGEncoder),
             makes_images=isinstance(model, Reconstructor),
             n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+            conditioned_on="label" if isinstance(model, LabelConditioned) else "eeg",
         )
 
 
@@ -173,7 +175,12 @@ class Plan:
 
     @cached_property
     def _usable(self) -> tuple[list[MetricCard], dict[str, str]]:
-        return scoring.usable(self.track, no_images=self.no_images, no_pairs=self.no_pairs)
+        return scoring.usable(self.track, no_images=self.no_images, no_pairs=self.no_pairs, no_eeg=self.no_eeg)
+
+    @property
+    def no_eeg(self) -> str | None:
+        """Why there are no EEG features to score, or None."""
+        return f"{self.info.model} is given labels, not EEG" if self.facts.conditioned_on == "label" else None
 
     @cached_property
     def no_pairs(self) -> str | None:
@@ -198,7 +205,9 @@ class Plan:
 
     def identity_of(self, rows: np.ndarray) -> dict[str, Any]:
         """What decides the features of some trials."""
+        given = {"labels": digest(self.data.labels[rows].tolist())} if self.facts.conditioned_on == "label" else {}
         return {
+            **given,
             "weights": self.info.sha256,
             "config": self.facts.settings,
             "eeg": self.data.eeg_sha256,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from zoo.errors import IntegrityError, UsageError
-from zoo.specs import SHA256, Verdict
+from zoo.specs import SHA256, Condition, Verdict
 from zoo.store import digest, json_bytes, write_bytes
 
 
@@ -97,6 +97,8 @@ class Provenance(_Part):
     packages: dict[str, str]
     weights_source: str
     trained_on: tuple[str, ...]
+    conditioned_on: Condition = "eeg"
+    """What the model was given of a test trial."""
     selection: str
     """On which role training chose its checkpoint."""
     stimuli_source: str

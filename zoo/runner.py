@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -47,7 +47,7 @@ from zoo.stages import Stage
 from zoo.store import cache_dir, digest, stage_dir, write_bytes
 
 if TYPE_CHECKING:
-    from zoo.models.base import Model
+    from zoo.models.base import LabelConditioned, Model
 
 Recordings = np.ndarray | controls.GaussianEEG
 AUDITS = ("zoo.audits.leakage", "zoo.audits.confound", "zoo.audits.duplicates")
@@ -318,15 +318,21 @@ def _score(plan: Plan) -> Result:
 def _brains(plan: Plan) -> tuple[Features, dict[str, Features], dict[str, str]]:
     """EEG features of the training role, and of the test role under the model and the controls that replace its EEG.
 
+    A model that is given labels has theirs instead, whatever replaces the EEG.
+
     Returns:
         Training features; system → test features; control that cannot be had → reason.
     """
     whole = replace(plan.work, shard=None)
+    labelled = plan.facts.conditioned_on == "label"
 
     def encoding(rows: np.ndarray, eeg: Recordings, **extra: str) -> Features:
         def compute(part: slice) -> np.ndarray:
             from zoo import compute
 
+            if labelled:
+                model = cast("LabelConditioned", plan.model)
+                return compute.encode_labels(model, plan.data.labels[rows[part]], plan.work)
             return compute.encode(plan.model, eeg, rows[part], plan.work)
 
         identity = {**plan.identity_of(rows), **extra}
@@ -339,7 +345,7 @@ def _brains(plan: Plan) -> tuple[Features, dict[str, Features], dict[str, str]]:
     ids, subjects, labels = plan.data.trials["trial_id"], plan.data.trials["subject"][rows], plan.data.labels[rows]
 
     def dealt(order: np.ndarray) -> Features:
-        return lambda: test()[order]
+        return test if labelled else lambda: test()[order]
 
     made: dict[str, Callable[[], Features]] = {
         "shuffled-eeg": lambda: dealt(controls.shuffled(rows.size, track)),
@@ -446,6 +452,7 @@ def _record(
             packages=provenance.versions(),
             weights_source=f"{plan.info.source}: {plan.info.name}",
             trained_on=plan.info.trained_on,
+            conditioned_on=plan.facts.conditioned_on,
             selection=plan.info.selection,
             stimuli_source=plan.data.stimuli_source,
             dataset_complete=plan.data.complete,

@@ -89,17 +89,20 @@ class Scored:
     per_unit: np.ndarray | None = None
 
 
-def usable(track: TrackCard, *, no_images: str | None, no_pairs: str | None) -> tuple[list[MetricCard], dict[str, str]]:
+def usable(
+    track: TrackCard, *, no_images: str | None, no_pairs: str | None, no_eeg: str | None
+) -> tuple[list[MetricCard], dict[str, str]]:
     """Metrics of the track that can be computed here, and for the others the reason why not.
 
     Args:
         no_images: Why there are no images to look at, if there are none.
         no_pairs: Why trials have no picture of their own, if they have none.
+        no_eeg: Why there are no features of EEG, if there are none.
     """
     cards, reasons = [], {}
     for name in track.metrics:
         card = registry.metrics.get(name)
-        reason = no_images if card.sees == "images" else None
+        reason = {"images": no_images, "eeg": no_eeg}.get(card.sees)
         if card.sees == "responses":
             reason = "needs a model that predicts EEG"
         elif card.pairing == "instance":

@@ -16,6 +16,8 @@ Pairing = Literal["instance", "class", "none"]
 """How trials and images belong together: each trial has its own image, only the class is shared, or not at all."""
 Verdict = Literal["clean", "suspect", "confounded", "unknown"]
 Task = Literal["reconstruction", "recognition", "encoding", "editing"]
+Condition = Literal["eeg", "label"]
+"""What a model makes its images from: recordings, or the true class, which makes it a control."""
 Array = Literal[
     "generated",
     "replicates",
@@ -162,6 +164,8 @@ class ModelCard(Spec):
     """The recordings of the published model; null where it adapts to its dataset."""
     resolution: int | None = None
     trained_on: tuple[str, ...] = ()
+    conditioned_on: Condition = "eeg"
+    """What it is given of a trial; with labels, it is a control."""
     weights: tuple[Weights, ...] = ()
     """The first ones are the default."""
     claims: tuple[Claim, ...] = ()

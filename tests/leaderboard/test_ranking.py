@@ -199,3 +199,16 @@ def test_the_order_of_records_changes_nothing(make_record: Make) -> None:
     for seed in range(5):
         random.Random(seed).shuffle(records)
         assert rank(records) == expected
+
+
+def test_a_model_that_is_given_labels_is_a_control_and_takes_no_rank(make_record: Make) -> None:
+    told = make_record("class-gan", 0.99, created=HOUR.format(9))
+    told = told.model_copy(update={"provenance": told.provenance.model_copy(update={"conditioned_on": "label"})})
+    brain = make_record("alpha", 0.5, shuffled=0.2)
+    table = only(rank([told, brain]))
+    assert order(table) == [("alpha", 1, 1)]
+    assert [(row.name, row.rank, row.headline.value) for row in table.controls] == [
+        ("control: class-gan", None, 0.99),
+        ("control: shuffled-eeg", None, 0.2),
+    ]
+    assert only(rank([told])).entries == ()

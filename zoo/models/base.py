@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from zoo.errors import UsageError
 from zoo.specs import EEGSpec
 
 
@@ -80,3 +81,34 @@ class Reconstructor(EEGEncoder):
         features = torch.from_numpy(rng.standard_normal(tuple(found["encode"].shape), dtype=np.float32))
         noise = torch.from_numpy(np.stack([self.draw_noise(rng) for _ in features]))
         return {**found, "decode": self.decode(features, noise)}
+
+
+class LabelConditioned(Reconstructor):
+    """True class → image: a control, since it is told what others must read from the EEG.
+
+    ``encode_labels`` stands in for ``encode``; an evaluation gives it the labels of the test trials.
+    """
+
+    n_classes: int
+    """How many classes it knows; labels lie in 0 … n_classes - 1."""
+
+    @abc.abstractmethod
+    def encode_labels(self, labels: Tensor) -> Tensor:
+        """Features of concept indices.
+
+        Shape:
+            labels: (n,) integers; returns: (n, n_features).
+        """
+
+    def encode(self, eeg: Tensor) -> Tensor:
+        """Refused: there is no EEG in it.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError(f"{type(self).__name__} is conditioned on labels and reads no EEG; call encode_labels.")
+
+    def probe(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        features = self.encode_labels(torch.from_numpy(rng.integers(self.n_classes, size=2)))
+        noise = torch.from_numpy(np.stack([self.draw_noise(rng) for _ in features]))
+        return {"encode_labels": features, "decode": self.decode(features, noise)}
