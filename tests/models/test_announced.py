@@ -9,13 +9,9 @@ from zoo.specs import ModelCard
 
 CARDS = [ModelCard.model_validate(entry) for entry in read_yaml(PACKAGE / "models" / "announced.yaml")]
 NAMES = [
-    "brain2image-vae",
-    "brain2image-gan",
-    "eeg-gan",
     "thoughtviz",
     "eegstylegan-ada",
     "neurogan",
-    "neuromatch-lstm-gan",
     "dreamdiffusion",
     "mind-vis",
     "brain-supervised-editing",

@@ -171,6 +171,19 @@ def robust_scale(x: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
     return ((x - centre) / spread).clamp(-6, 6)
 
 
+def standardise(eeg: Tensor) -> Tensor:
+    """Each channel of each trial with mean 0 and standard deviation 1 over its samples; a constant channel becomes 0.
+
+    Offset and amplitude are lost, and with them what differs between blocks but not within a trial.
+
+    Shape:
+        eeg: (n_trials, n_channels, n_times), any unit; returns: the same, float32.
+    """
+    x = eeg.double()
+    x = x - x.mean(dim=2, keepdim=True)
+    return (x / x.std(dim=2, correction=0, keepdim=True).clamp_min(1e-12)).float()
+
+
 class KerasAdam(Optimizer):
     r"""Adam as Keras 2 computes it: ε is added to the *un-corrected* √v.
 
