@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +36,8 @@ class TrainingData:
         eeg: (n_trials, n_channels, n_times) float32 volts, usually a memory map over *all* trials; index it.
         labels: (n_trials,) int64 concept index of every trial.
         train, val: row numbers of the two roles; val may be empty.
-        images: one (height, width, 3) uint8 array per training stimulus; empty if the dataset has no pictures.
+        images: one (height, width, 3) uint8 array per training stimulus, decoded whenever it is taken; empty if the
+            dataset has no pictures.
         image_labels: (n_images,) int64 concept index of each.
         image_of_trial: (n_trials,) row in ``images`` of each trial's own picture, -1 where only the class is shared.
     """
@@ -46,7 +47,7 @@ class TrainingData:
     train: np.ndarray
     val: np.ndarray
     n_classes: int
-    images: tuple[np.ndarray, ...] = ()
+    images: Sequence[np.ndarray] = ()
     image_labels: np.ndarray | None = None
     image_of_trial: np.ndarray | None = None
 

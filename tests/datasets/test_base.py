@@ -663,3 +663,22 @@ def test_a_prepared_folder_speaks_for_itself(dataset: base.EEGDataset, monkeypat
     with pytest.raises(UnknownNameError):
         registry.datasets.get("tiny")
     assert list(registry.datasets.find_broken()) == [str(dataset.folder / "card.json")]
+
+
+def test_pictures_are_decoded_when_asked_for_and_read_a_group_at_a_time(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "PICTURES", 3)  # eight pictures in three row groups
+    install(tiny())
+    base.prepare("tiny")
+    dataset = base.load("tiny")
+    decoded: list[int] = []
+    real = base.decode
+    monkeypatch.setattr(base, "decode", lambda image: decoded.append(len(image)) or real(image))
+    images = dataset.training_data(dataset.split(None)).images
+    rows = dataset.stimulus_rows(dataset.split(None), "train")
+    assert len(images) == len(rows) == 4
+    assert not decoded
+    assert [int(picture[0, 0, 0]) for picture in images] == [60 * (int(row) % 4) for row in rows]
+    assert len(decoded) == 4
+    assert [int(picture[0, 0, 0]) for picture in images[1:3]] == [60 * (int(row) % 4) for row in rows[1:3]]

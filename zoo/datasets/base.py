@@ -23,9 +23,9 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, overload
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -379,7 +379,7 @@ class EEGDataset:
     def stimulus_pixels(self, rows: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         """Decode pictures by their row in the stimuli table, each (height, width, 3) uint8 RGB."""
         with _reading(self.folder / "stimuli.parquet"):
-            pixels = [decode(self._images[int(row)]) for row in rows]
+            pixels = [decode(self._image(int(row))) for row in rows]
         return pixels
 
     def stimulus_rows(self, split: Split, role: Role) -> np.ndarray:
@@ -451,7 +451,7 @@ class EEGDataset:
             train=np.flatnonzero(roles == "train"),
             val=np.flatnonzero(roles == "val"),
             n_classes=len(self.concepts),
-            images=tuple(self.stimulus_pixels(rows)),
+            images=Pictures(self, rows),
             image_labels=self.stimuli.labels[rows],
             image_of_trial=position[self.stimulus_of_trial],
         )
@@ -467,10 +467,28 @@ class EEGDataset:
             found = [pc.is_valid(part["image"]).to_numpy(False) for part in file.iter_batches(columns=["image"])]
         return np.flatnonzero(np.concatenate([np.zeros(0, bool), *found]))
 
+    def _image(self, row: int) -> bytes:
+        """Encoded bytes of the picture in this row of ``stimuli``."""
+        row = int(self._pictured[row])
+        group = int(np.searchsorted(self._groups, row, side="right")) - 1
+        image: bytes = self._group(group)[row - int(self._groups[group])]
+        return image
+
     @cached_property
-    def _images(self) -> list[bytes]:
-        images = _read_table(self.folder / "stimuli.parquet", ("image",))["image"]
-        return [images[row] for row in self._pictured]
+    def _groups(self) -> np.ndarray:
+        """First row of every row group of the stimuli table."""
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.folder / "stimuli.parquet") as file:
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        return np.cumsum([0, *sizes])[:-1]
+
+    @lru_cache(maxsize=8)  # noqa: B019 - a dataset lives as long as what reads it
+    def _group(self, group: int) -> list[bytes]:
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.folder / "stimuli.parquet") as file:
+            return list(file.read_row_group(group, columns=["image"])["image"].to_pylist())
 
     def _indices(self, concepts: np.ndarray) -> np.ndarray:
         index = {concept: i for i, concept in enumerate(self.concepts)}
@@ -490,6 +508,27 @@ class EEGDataset:
         data = (self.folder / "splits" / f"{split_id}.json").read_bytes()
         wanted = {s.id: s.sha256 for s in self.card.splits}.get(split_id)
         return parse_split(data, split_id, wanted)
+
+
+class Pictures(Sequence[np.ndarray]):
+    """Some pictures of a dataset, each (height, width, 3) uint8, decoded whenever one is asked for."""
+
+    def __init__(self, dataset: EEGDataset, rows: np.ndarray) -> None:
+        self._dataset, self._rows = dataset, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Pictures: ...
+
+    def __getitem__(self, index: int | slice) -> np.ndarray | Pictures:
+        if isinstance(index, slice):
+            return Pictures(self._dataset, self._rows[index])
+        return self._dataset.stimulus_pixels([self._rows[index]])[0]
 
 
 def decode(image: bytes) -> np.ndarray:
