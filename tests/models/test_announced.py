@@ -10,7 +10,6 @@ from zoo.specs import ModelCard
 CARDS = [ModelCard.model_validate(entry) for entry in read_yaml(PACKAGE / "models" / "announced.yaml")]
 NAMES = [
     "thoughtviz",
-    "eegstylegan-ada",
     "neurogan",
     "dreamdiffusion",
     "mind-vis",
@@ -48,7 +47,7 @@ def test_claimed_shares_are_fractions(card: ModelCard) -> None:
 
 def test_what_others_measured_is_not_said_to_be_seen() -> None:
     seen = {card.id for card in CARDS if any(claim.status == "seen" for claim in card.claims)}
-    assert seen == {"thoughtviz", "eegstylegan-ada", "nice"}
+    assert seen == {"thoughtviz", "nice"}
     assert all(
         claim.source.startswith(("paper", "abstract")) == (claim.status == "seen") for c in CARDS for claim in c.claims
     )

@@ -16,15 +16,16 @@ from zoo.stats import best_naming, keyed_rng
 from zoo.training import TrainingData
 
 
-def scale_image(image: np.ndarray, resolution: int) -> Tensor:
-    """A picture resized bilinearly (half-pixel centres, no antialias, aspect ignored), then (v - 127.5) / 127.5.
+def scale_image(image: np.ndarray, resolution: int, *, antialias: bool = False) -> Tensor:
+    """A picture resized bilinearly (half-pixel centres, aspect ignored), then (v - 127.5) / 127.5.
 
     Shape:
         image: (height, width, 3) uint8.
         returns: (3, resolution, resolution) float32 in [-1, 1].
     """
     pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
-    resized = F.interpolate(pixels, size=(resolution, resolution), mode="bilinear", align_corners=False)
+    size = (resolution, resolution)
+    resized = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=antialias)
     return ((resized[0] - 127.5) / 127.5).contiguous()
 
 
