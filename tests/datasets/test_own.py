@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 import tracemalloc
 from pathlib import Path
@@ -519,6 +520,21 @@ def test_without_mne_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 # ---- from the command line to a record
+
+
+def test_the_examples_of_the_page_give_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs/datasets/your-own.md").read_text("utf-8")
+    monkeypatch.chdir(tmp_path)
+    with mne.use_log_level("error"):
+        for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+            exec(code, {})
+    commands = re.findall(r"^\$ zoo (data add|audit) (.*)\n((?:[^$`].*\n)*)", page, re.MULTILINE)
+    assert [what for what, _, _ in commands] == ["data add", "audit"] * 2
+    for what, arguments, output in commands:
+        result = CliRunner().invoke(app, [*what.split(), *shlex.split(arguments), *(["-q"] if what != "audit" else [])])
+        assert result.exit_code == 0, result.output
+        assert output
+        assert (result.stderr == output) if what == "data add" else result.stdout.startswith(output)
 
 
 @pytest.mark.slow
