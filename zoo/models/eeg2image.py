@@ -35,6 +35,7 @@ from zoo.models.layers import (
     conv_same,
     conv_transpose_same,
     epoch_batch,
+    half_max,
     keras_batch_norm,
     keras_lstm,
     l2_normalise,
@@ -143,26 +144,8 @@ class EEG2ImageConfig:
 
 
 def scale_eeg(eeg: Tensor) -> Tensor:
-    """Each trial as (x - m) / m with m half its maximum, time before channels; float64 inside, float32 out.
-
-    The maximum becomes exactly 1 whatever the amplitude; as published, a trial with a negative maximum flips its sign.
-
-    Shape:
-        eeg: (n_trials, n_channels, n_times), any unit.
-        returns: (n_trials, n_times, n_channels).
-    Raises:
-        UsageError: The maximum of a trial is 0 or not finite, so that nothing can be divided by it.
-    """
-    x = eeg.double()
-    half = x.amax(dim=(1, 2), keepdim=True) / 2
-    bad = ~(half.isfinite() & (half != 0)).flatten()
-    if bad.any():
-        row = int(bad.nonzero()[0])
-        raise UsageError(
-            "EEG2Image divides a trial by half its maximum, which must be finite and not 0, "
-            f"but trial {row} of {len(eeg)} has maximum {2 * float(half[row]):g}; leave such trials out of the split."
-        )
-    return ((x - half) / half).transpose(1, 2).float()
+    """``half_max`` of this family: (n_trials, n_channels, n_times) → (n_trials, n_times, n_channels)."""
+    return half_max(eeg, family="EEG2Image")
 
 
 class TripleNet(nn.Module):

@@ -156,6 +156,29 @@ def l2_normalise(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().sum(dim=-1, keepdim=True).clamp_min(1e-12))
 
 
+def half_max(eeg: Tensor, *, family: str) -> Tensor:
+    """Each trial as (x - m) / m with m half its maximum, time before channels; float64 inside, float32 out.
+
+    The maximum becomes exactly 1 whatever the amplitude; as published, a trial with a negative maximum flips its sign.
+
+    Shape:
+        eeg: (n_trials, n_channels, n_times), any unit.
+        returns: (n_trials, n_times, n_channels).
+    Raises:
+        UsageError: The maximum of a trial is 0 or not finite, so that nothing can be divided by it.
+    """
+    x = eeg.double()
+    half = x.amax(dim=(1, 2), keepdim=True) / 2
+    bad = ~(half.isfinite() & (half != 0)).flatten()
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        raise UsageError(
+            f"{family} divides a trial by half its maximum, which must be finite and not 0, "
+            f"but trial {row} of {len(eeg)} has maximum {2 * float(half[row]):g}; leave such trials out of the split."
+        )
+    return ((x - half) / half).transpose(1, 2).float()
+
+
 def robust_range(x: Tensor, *, least: float = 1e-6) -> tuple[Tensor, Tensor]:
     """Median and interquartile range of every channel over trials and times; no range counts as less than ``least``.
 

@@ -312,6 +312,10 @@ class Generator(nn.Module):
         w = self.mapping(z, c)
         if psi != 1:
             w = self.mapping.w_avg.lerp(w, psi)
+        return self.render(w, noise)
+
+    def render(self, w: Tensor, noise: Noise) -> Tensor:
+        """Pictures of one code (n, w_dim) for all layers."""
         images: Tensor = self.synthesis(w[:, None].expand(-1, self.synthesis.n_ws, -1), noise)
         return images
 
