@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from zoo.record import Record
 
 __version__ = "0.2.0"
-__all__ = ["evaluate", "list_datasets", "list_metrics", "list_models", "list_tracks", "load", "train"]
+__all__ = ["evaluate", "generate", "list_datasets", "list_metrics", "list_models", "list_tracks", "load", "train"]
 
 
 def list_models() -> list[str]:
@@ -80,5 +80,12 @@ def train(model: str, dataset: str, **options: Any) -> Path:
 def evaluate(model: str | Model, dataset: str, **options: Any) -> Record:
     """Evaluate a model, by name or as an instance, on a dataset's split; see ``zoo.runner.evaluate``."""
     from zoo.runner import evaluate as run
+
+    return run(model, dataset, **options)
+
+
+def generate(model: str | Model, dataset: str, **options: Any) -> Path:
+    """Write the images that a model makes of a split's trials and return their folder; see ``zoo.samples.generate``."""
+    from zoo.samples import generate as run
 
     return run(model, dataset, **options)

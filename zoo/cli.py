@@ -518,6 +518,48 @@ def eval_(
         _show_record(record, output_dir)
 
 
+@app.command()
+def generate(
+    model: str,
+    dataset: Annotated[str, typer.Option("--dataset", "-d", help="A prepared dataset, or a track of one.")],
+    split: Split = None,
+    weights: Annotated[str | None, typer.Option(help="Weights folder or name; those of this split if omitted.")] = None,
+    role: Annotated[str, typer.Option(help="Whose trials: train, val or test.")] = "test",
+    seed: Seed = 0,
+    replicates: Annotated[int | None, typer.Option(help="Images per trial; the track's number if omitted.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only so many trials; moves no image.")] = None,
+    output_dir: Annotated[Path | None, typer.Option(help="New or empty folder; one in the cache if omitted.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="png: a file per image; npy: one array.")] = "png",
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(help="Moves no image; on a cpu batches are fixed.")] = 64,
+    offline: Annotated[bool, typer.Option(help="Never ask the network.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write the images that a model makes of trials: a folder of samples with a manifest and a grid."""
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    from zoo.samples import generate as run
+
+    with _progress(quiet) as progress:
+        folder = run(
+            model,
+            dataset,
+            role=role,  # type: ignore[arg-type]
+            format=format_,  # type: ignore[arg-type]
+            output_dir=output_dir,
+            split=split,
+            weights=weights,
+            seed=seed,
+            replicates=replicates,
+            limit=limit,
+            device=device,
+            batch_size=batch_size,
+            progress=progress,
+            say=lambda sentence: quiet or sys.stderr.write(f"{sentence}\n"),
+        )
+    sys.stdout.write(f"{folder}\n")
+
+
 def _shard(text: str | None) -> tuple[int, int] | None:
     from zoo.errors import UsageError
 

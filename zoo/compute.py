@@ -18,8 +18,9 @@ def encode(model: EEGEncoder, eeg: Any, rows: np.ndarray, work: Work) -> np.ndar
     micro, blocks = _micro(model, work), []
     with torch.inference_mode():
         for start in range(0, rows.size, micro):
-            batch = torch.from_numpy(np.array(eeg[rows[start : start + micro]])).to(work.device)
-            blocks.append(model.encode(batch).float().cpu().numpy())
+            part = rows[start : start + micro]
+            batch = torch.from_numpy(np.array(eeg[_filled(part, micro)])).to(work.device)
+            blocks.append(model.encode(batch).float().cpu().numpy()[: part.size])
     return np.concatenate(blocks)
 
 
@@ -52,9 +53,9 @@ def generate(
     with torch.inference_mode():
         for start in range(0, len(features), micro):
             drawn = np.stack([model.draw_noise(rng) for rng in noise[start : start + micro]])
-            given = torch.from_numpy(features[start : start + micro]).to(work.device)
-            images = model.decode(given, torch.from_numpy(drawn).to(work.device))
-            blocks.append(to_uint8(images, model.rounding, resolution))
+            given = torch.from_numpy(_filled(features[start : start + micro], micro)).to(work.device)
+            images = model.decode(given, torch.from_numpy(_filled(drawn, micro)).to(work.device))
+            blocks.append(to_uint8(images[: len(drawn)], model.rounding, resolution))
     return np.concatenate(blocks)
 
 
@@ -67,6 +68,11 @@ def to_uint8(images: torch.Tensor, rounding: str, resolution: int) -> np.ndarray
     scaled = images.float().clamp(0, 1) * 255
     whole: np.ndarray = (scaled if rounding == "truncate" else scaled.round()).to(torch.uint8).cpu().numpy()
     return whole
+
+
+def _filled(rows: np.ndarray, n: int) -> np.ndarray:
+    """``rows`` with the last one repeated up to ``n``: in a smaller batch a matrix product would round otherwise."""
+    return np.concatenate([rows, np.repeat(rows[-1:], n - len(rows), axis=0)])
 
 
 def _micro(model: EEGEncoder, work: Work) -> int:

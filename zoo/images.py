@@ -48,7 +48,7 @@ class Images:
     def __init__(self, plan: Plan, given: Mapping[str, Features], train: Features) -> None:
         self.plan, self.given = plan, given
         self.known = plan.data.stimulus_rows(plan.split, "train")
-        self.reference = plan.data.stimulus_rows(plan.split, "test")
+        self.reference = plan.data.stimulus_rows(plan.split, plan.role)
         self.rows = plan.test_rows[plan.image_rows]
         self.labels = plan.data.labels[self.rows]
         self._seconds, self._made = 0.0, 0
@@ -92,6 +92,10 @@ class Images:
         return self._made / self._seconds if self._made else None
 
     # ---- images
+
+    def generated(self, system: str = "model") -> list[Stage]:
+        """Images of one system, a stage per replicate."""
+        return self._generated[system]
 
     def _generation(self, system: str, replicate: int) -> Stage:
         """Images of one system, decoded from the features that it is given."""
@@ -273,17 +277,9 @@ class Images:
         per_class = max(1, columns // len(data.concepts))
         chosen = [np.flatnonzero(self.labels == c)[:per_class] for c in np.unique(self.labels)]
         few = np.concatenate(chosen)[: 2 * columns]
-        own = data.stimulus_of_trial[self.rows[few]]
-        shown = np.array(
-            [
-                row if row >= 0 else self.reference[data.stimuli.labels[self.reference] == self.labels[i]][0]
-                for row, i in zip(own, few, strict=True)
-            ]
-        )
         everything = slice(0, None)
-        rows = {
-            "stimulus" if (own >= 0).all() else "a picture of the class": self._shown(shown, "").compute(everything)
-        }
+        own = (data.stimulus_of_trial[self.rows[few]] >= 0).all()
+        rows = {"stimulus" if own else "a picture of the class": self.real(few)}
         for system, stages in self._generated.items():
             rows[system] = stages[0].rows()[few]
         for system, picks in self._picked.items():
@@ -291,6 +287,19 @@ class Images:
         if self.has("mean-image"):
             rows["mean-image"] = np.repeat(self._mean.rows()[:], few.size, axis=0)
         return Grid(tuple(data.concepts[label] for label in self.labels[few]), rows)
+
+    def real(self, few: np.ndarray) -> np.ndarray:
+        """What some trials were shown, (n, 3, height, width) uint8, or a picture of the class where only that is known.
+
+        Args:
+            few: Positions within ``rows``.
+        """
+        data = self.plan.data
+        pool = np.concatenate([self.reference, self.known])
+        shown = data.stimulus_of_trial[self.rows[few]]
+        for i in np.flatnonzero(shown < 0):
+            shown[i] = pool[data.stimuli.labels[pool] == self.labels[few[i]]][0]
+        return self._shown(shown, "").compute(slice(None))
 
 
 def resize_pictures(pictures: list[np.ndarray], resolution: int) -> np.ndarray:

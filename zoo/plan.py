@@ -17,7 +17,7 @@ import numpy as np
 
 from zoo import __version__, hub, modelrepo, registry, scoring, weights
 from zoo.datasets import base as data_room
-from zoo.datasets.base import EEGDataset
+from zoo.datasets.base import EEGDataset, Role
 from zoo.errors import MissingError, UsageError, did_you_mean
 from zoo.record import Identity
 from zoo.specs import Condition, MetricCard, ModelCard, Split, TrackCard
@@ -130,6 +130,8 @@ class Plan:
     replicates: int
     limit: int | None
     work: Work
+    role: Role = "test"
+    """Whose trials are called test trials here; every record is of ``test``."""
 
     @cached_property
     def model(self) -> EEGEncoder:
@@ -146,7 +148,7 @@ class Plan:
 
     @cached_property
     def test_rows(self) -> np.ndarray:
-        return self._by_hash(np.flatnonzero(self.roles == "test"), self.limit)
+        return self._by_hash(np.flatnonzero(self.roles == self.role), self.limit)
 
     @cached_property
     def image_rows(self) -> np.ndarray:
@@ -165,10 +167,15 @@ class Plan:
     @cached_property
     def no_images(self) -> str | None:
         """Why no images can be made and scored, or None."""
+        if self.facts.makes_images and not self.data.stimuli.ids.size:
+            return f"{self.data.id} was prepared without pictures"
+        return self.no_generator
+
+    @cached_property
+    def no_generator(self) -> str | None:
+        """Why no images can be made, or None."""
         if not self.facts.makes_images:
             return f"{self.info.model} makes no images"
-        if not self.data.stimuli.ids.size:
-            return f"{self.data.id} was prepared without pictures"
         if "generator" in self.facts.parts and "generator" not in self.info.parts:
             return f"these weights hold only the {' and '.join(self.info.parts)}"
         return None

@@ -165,7 +165,7 @@ def evaluate(
     if not again and (known := find_record(board, identity)) is not None:
         return known
     if output_dir is not None:
-        _require_writable(board / "records" / identity.track / identity.model)
+        require_writable(board / "records" / identity.track / identity.model)
     judged = _audited(plan)
     try:
         result = _score(plan)
@@ -202,8 +202,8 @@ def find_record(board: Path, identity: Identity) -> Record | None:
     return None
 
 
-def _require_writable(folder: Path) -> None:
-    """Refuse a place that takes no record before the work for one is done."""
+def require_writable(folder: Path) -> None:
+    """Refuse a place that takes no file before the work for one is done."""
     deepest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not (deepest.is_dir() and os.access(deepest, os.W_OK | os.X_OK)):
         raise UsageError(f"--output-dir must be a folder that can be written, but {deepest} is not; name another.")
@@ -323,35 +323,22 @@ def _brains(plan: Plan) -> tuple[Features, dict[str, Features], dict[str, str]]:
     Returns:
         Training features; system → test features; control that cannot be had → reason.
     """
-    whole = replace(plan.work, shard=None)
-    labelled = plan.facts.conditioned_on == "label"
-
-    def encoding(rows: np.ndarray, eeg: Recordings, **extra: str) -> Features:
-        def compute(part: slice) -> np.ndarray:
-            from zoo import compute
-
-            if labelled:
-                model = cast("LabelConditioned", plan.model)
-                return compute.encode_labels(model, plan.data.labels[rows[part]], plan.work)
-            return compute.encode(plan.model, eeg, rows[part], plan.work)
-
-        identity = {**plan.identity_of(rows), **extra}
-        stage = Stage("eeg-features", identity, rows.size, compute, "encoding EEG", stages.TRIALS)
-        stage.fill(whole)
-        return lambda: stage.rows()[:]
-
     rows, track = plan.test_rows, plan.track.id
-    train, test = encoding(plan.train_rows, plan.data.eeg), encoding(rows, plan.data.eeg)
+    train, test = encoding(plan, plan.train_rows), encoding(plan, rows)
     ids, subjects, labels = plan.data.trials["trial_id"], plan.data.trials["subject"][rows], plan.data.labels[rows]
 
     def dealt(order: np.ndarray) -> Features:
-        return test if labelled else lambda: test()[order]
+        return test if plan.facts.conditioned_on == "label" else lambda: test()[order]
 
     made: dict[str, Callable[[], Features]] = {
         "shuffled-eeg": lambda: dealt(controls.shuffled(rows.size, track)),
         "other-subject": lambda: dealt(controls.other_subject(subjects, track)),
         "gaussian-eeg": lambda: encoding(
-            rows, controls.GaussianEEG(plan.data.eeg, plan.train_rows, ids, track), instead="gaussian-eeg", track=track
+            plan,
+            rows,
+            controls.GaussianEEG(plan.data.eeg, plan.train_rows, ids, track),
+            instead="gaussian-eeg",
+            track=track,
         ),
         "random-codebook": lambda: lambda: controls.random_codebook(train(), labels, track),
     }
@@ -363,6 +350,27 @@ def _brains(plan: Plan) -> tuple[Features, dict[str, Features], dict[str, str]]:
             except UsageError as error:
                 impossible[name] = str(error)
     return train, given, impossible
+
+
+def encoding(plan: Plan, rows: np.ndarray, eeg: Recordings | None = None, **instead: str) -> Features:
+    """Features of some trials, made here and now if they are not on disk.
+
+    Args:
+        eeg: Takes the place of the recordings; ``instead`` then says what it is.
+    """
+
+    def compute(part: slice) -> np.ndarray:
+        from zoo import compute
+
+        if plan.facts.conditioned_on == "label":
+            model = cast("LabelConditioned", plan.model)
+            return compute.encode_labels(model, plan.data.labels[rows[part]], plan.work)
+        return compute.encode(plan.model, plan.data.eeg if eeg is None else eeg, rows[part], plan.work)
+
+    identity = {**plan.identity_of(rows), **instead}
+    stage = Stage("eeg-features", identity, rows.size, compute, "encoding EEG", stages.TRIALS)
+    stage.fill(replace(plan.work, shard=None))
+    return lambda: stage.rows()[:]
 
 
 def _eeg_side(plan: Plan, system: str, train: Features, test: Features) -> EEGSide:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from zoo import registry, weights
 from zoo.errors import UsageError
-from zoo.models.base import EEGEncoder, Model, Reconstructor
+from zoo.models.base import EEGEncoder, LabelConditioned, Model, Reconstructor
 from zoo.specs import EEGSpec, ModelCard
 
 CARDS = {card.id: card for card in registry.models.cards() if card.builder is not None}
@@ -56,7 +56,9 @@ def outputs(model: Model, rows: slice = slice(None)) -> dict[str, Tensor]:
     """What the model makes of some of eight trials, in one batch."""
     found: dict[str, Tensor] = {}
     with torch.inference_mode():
-        if isinstance(model, EEGEncoder):
+        if isinstance(model, LabelConditioned):
+            found["encode"] = model.encode_labels(torch.arange(8)[rows] % model.n_classes)
+        elif isinstance(model, EEGEncoder):
             found["encode"] = model.encode(recordings(model.spec)[rows])
         if isinstance(model, Reconstructor):
             noise = np.stack([model.draw_noise(np.random.default_rng(i)) for i in range(8)])
