@@ -54,7 +54,8 @@ def model() -> EEG2Image:
     assert isinstance(net, EEG2Image)
     with torch.no_grad():
         for name, value in net.generator.named_parameters():
-            value *= 10 if name.startswith("up") else 1
+            if name.startswith("up"):
+                value.mul_(10)
     return net
 
 
