@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,14 +31,12 @@ from torch.optim import Adam, Optimizer
 
 from zoo.errors import UsageError
 from zoo.models.base import Reconstructor
+from zoo.models.cvpr_lstm import EncoderRecipe, check_least, check_positive, check_words
 from zoo.models.layers import configure, epoch_batch, standardise, steps_per_epoch
-from zoo.models.recipes import device_of, encode_rows, pair_images, scale_image, trials_of, update
+from zoo.models.recipes import device_of, encode_rows, pair_images, scale_image, update
 from zoo.specs import EEGSpec
 from zoo.stats import keyed_rng
 from zoo.training import Recipe, TrainingData
-
-MAX_VALIDATION_TRIALS = 2000
-MAX_VALIDATIONS = 100
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class NeuromatchConfig:
     """The LSTM keeps its initial weights (as run), or cross-entropy of a linear head trains it (corrected)."""
     encoder_seed: int = 2023
     """Seed of the frozen LSTM's weights."""
-    hidden: int = 128
+    n_features: int = 128
     """Units of the LSTM per layer and direction, and size of the feature."""
     noise: Literal["per-record", "per-step"] = "per-record"
     """Noise is drawn once for every record (as run), or again in every step (corrected)."""
@@ -103,38 +101,29 @@ class NeuromatchConfig:
     """GAN steps, instead of ``gan_epochs``."""
 
     def __post_init__(self) -> None:
-        for name, kind in get_type_hints(type(self)).items():
-            if (known := get_args(kind)) and isinstance(known[0], str) and getattr(self, name) not in known:
-                raise UsageError(f"{name} must be {known[0]!r} or {known[1]!r}, but is {getattr(self, name)!r}.")
+        check_words(
+            self,
+            window=("resize", "crop"),
+            eeg_scaling=("none", "standard"),
+            encoder=("frozen", "trained"),
+            noise=("per-record", "per-step"),
+            pixels=("bgr-bytes", "rgb-signed"),
+            generator_norm=("eval-after-first", "batch"),
+            image_pairing=("instance", "class"),
+        )
+        check_least(self, 1, "n_samples", "n_features", "noise_dim", "generator_width", "discriminator_width")
+        check_least(self, 1, "max_records", "encoder_batch_size", "gan_batch_size")
+        check_least(
+            self, 0, "encoder_seed", "noise_scale", "encoder_epochs", "encoder_steps", "gan_epochs", "gan_steps"
+        )
+        check_positive(self, "encoder_lr", "gan_lr")
         size = self.resolution
         if size < 8 or size & (size - 1):
             raise UsageError(
                 f"resolution of neuromatch-lstm-gan must be a power of two from 8, but is {size}; try 32 or 64."
             )
-        for least, names in (
-            (
-                1,
-                (
-                    "n_samples",
-                    "hidden",
-                    "noise_dim",
-                    "generator_width",
-                    "discriminator_width",
-                    "max_records",
-                    "encoder_batch_size",
-                    "gan_batch_size",
-                ),
-            ),
-            (0, ("encoder_seed", "noise_scale", "encoder_epochs", "encoder_steps", "gan_epochs", "gan_steps")),
-        ):
-            for name in names:
-                if (value := getattr(self, name)) is not None and value < least:
-                    raise UsageError(f"{name} must be at least {least}, but is {value}.")
         if not 0 <= self.crop[0] < self.crop[1]:
             raise UsageError(f"crop must be a first sample and a later one, from 0, but is {self.crop}.")
-        for name in ("encoder_lr", "gan_lr"):
-            if getattr(self, name) <= 0:
-                raise UsageError(f"{name} must be more than 0, but is {getattr(self, name)}.")
         for name in ("gan_betas", "gan_ema"):
             if not all(0 <= decay < 1 for decay in np.atleast_1d(getattr(self, name) or 0)):
                 raise UsageError(f"{name} must be at least 0 and less than 1, but is {getattr(self, name)}.")
@@ -156,13 +145,13 @@ def resize_rows(eeg: Tensor, n_samples: int) -> Tensor:
 class Encoder(nn.Module):
     """Two bidirectional LSTM layers whose sequence are the *channels*, their mean, and a linear layer."""
 
-    def __init__(self, n_samples: int, hidden: int) -> None:
+    def __init__(self, n_samples: int, n_features: int) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(n_samples, hidden, num_layers=2, batch_first=True, bidirectional=True)
-        self.out = nn.Linear(2 * hidden, hidden)
+        self.lstm = nn.LSTM(n_samples, n_features, num_layers=2, batch_first=True, bidirectional=True)
+        self.out = nn.Linear(2 * n_features, n_features)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, n_channels, n_samples) → (n, hidden)."""
+        """(n, n_channels, n_samples) → (n, n_features)."""
         states, _ = self.lstm(x)
         feature: Tensor = self.out(states.mean(dim=1))
         return feature
@@ -183,7 +172,7 @@ class Generator(nn.Module):
         self.blocks = nn.Sequential(*blocks, *([nn.Tanh()] if tanh else []))
 
     def forward(self, code: Tensor) -> Tensor:
-        """(n, hidden + noise_dim), feature first → (n, 3, resolution, resolution)."""
+        """(n, n_features + noise_dim), feature first → (n, 3, resolution, resolution)."""
         pixels: Tensor = self.blocks(code[:, :, None, None])
         return pixels
 
@@ -228,15 +217,15 @@ class NeuromatchLSTMGAN(Reconstructor):
         with torch.random.fork_rng(devices=[], enabled=config.encoder == "frozen"):
             if config.encoder == "frozen":
                 torch.manual_seed(config.encoder_seed)
-            self.encoder = Encoder(n_samples, config.hidden)
+            self.encoder = Encoder(n_samples, config.n_features)
         self.generator = Generator(
-            config.hidden + config.noise_dim,
+            config.n_features + config.noise_dim,
             config.generator_width,
             config.resolution,
             tanh=config.pixels == "rgb-signed",
         )
         self.discriminator = Discriminator(
-            config.hidden if config.conditional else None, config.discriminator_width, config.resolution
+            config.n_features if config.conditional else None, config.discriminator_width, config.resolution
         )
         for network in (self.generator, self.discriminator):
             initialise_(network, config.norm_mean)
@@ -250,7 +239,7 @@ class NeuromatchLSTMGAN(Reconstructor):
         return {"encoder": self.encoder, "generator": self.generator, "discriminator": self.discriminator}
 
     def encode(self, eeg: Tensor) -> Tensor:
-        """Features (n_trials, hidden) of raw EEG (n_trials, n_channels, n_times)."""
+        """Features (n_trials, n_features) of raw EEG (n_trials, n_channels, n_times)."""
         x = standardise(eeg) if self.config.eeg_scaling == "standard" else eeg
         x = resize_rows(x, self.config.n_samples) if self.config.window == "resize" else x[:, :, self.cut]
         features: Tensor = self.encoder(x.to(next(self.encoder.parameters())))
@@ -260,7 +249,7 @@ class NeuromatchLSTMGAN(Reconstructor):
         return draw_noise(rng, (self.config.noise_dim,), self.config.noise_scale)
 
     def decode(self, features: Tensor, noise: Tensor) -> Tensor:
-        """Images in [0, 1] of ``features`` (n, hidden) and ``noise`` (n, noise_dim)."""
+        """Images in [0, 1] of ``features`` (n, n_features) and ``noise`` (n, noise_dim)."""
         pixels: Tensor = self.generator(torch.cat([features, noise], dim=1))
         if self.config.pixels == "rgb-signed":
             return 0.5 * pixels + 0.5
@@ -309,7 +298,7 @@ def recipes(
         )
     phases: list[Recipe] = []
     if model.config.encoder == "trained":
-        phases.append(EncoderRecipe(model, data, seed=seed, select=select))
+        phases.append(EncoderRecipe(model, data, family="neuromatch-lstm-gan", seed=seed, select=select))
     elif not data.images:
         raise UsageError(
             "encoder='frozen' leaves only the GAN to train, which needs pictures, but the dataset has none; "
@@ -318,48 +307,6 @@ def recipes(
     if data.images:
         phases.append(GANRecipe(model, data, seed=seed))
     return phases
-
-
-class EncoderRecipe(Recipe):
-    """Cross-entropy of a linear head on the feature; validated by the head's accuracy."""
-
-    name = "encoder"
-
-    def __init__(
-        self, model: NeuromatchLSTMGAN, data: TrainingData, *, seed: int, select: Literal["val", "last"]
-    ) -> None:
-        config = model.config
-        self.model, self.data, self.key = model, data, ("neuromatch-lstm-gan", "encoder", seed)
-        self.head = nn.Linear(config.hidden, data.n_classes).to(device_of(model))
-        self.optimizer = Adam([*model.encoder.parameters(), *self.head.parameters()], lr=config.encoder_lr)
-        epoch = steps_per_epoch(len(data.train), config.encoder_batch_size)
-        self.n_steps = config.encoder_steps if config.encoder_steps is not None else config.encoder_epochs * epoch
-        picked = np.linspace(0, len(data.val) - 1, min(len(data.val), MAX_VALIDATION_TRIALS))
-        self.val = np.sort(data.val)[np.round(picked).astype(np.int64)]
-        if select == "val" and len(self.val):
-            self.eval_every = max(epoch, self.n_steps // MAX_VALIDATIONS)
-
-    def modules(self) -> dict[str, nn.Module]:
-        return {"encoder": self.model.encoder, "head": self.head}
-
-    def optimizers(self) -> dict[str, Optimizer]:
-        return {"encoder": self.optimizer}
-
-    def step(self, step: int, rng: np.random.Generator) -> dict[str, float]:
-        data, device = self.data, device_of(self.model)
-        batch = epoch_batch(step, n=len(data.train), batch_size=self.model.config.encoder_batch_size, key=self.key)
-        rows = data.train[batch]
-        self.model.encoder.train()
-        logits = self.head(self.model.encode(trials_of(data, rows, device)))
-        loss = F.cross_entropy(logits, torch.from_numpy(np.asarray(data.labels[rows])).to(device))
-        update(self.optimizer, loss, self.model.encoder, self.head)
-        return {"cross_entropy": loss.item()}
-
-    @torch.no_grad()
-    def validate(self) -> float:
-        """Accuracy of at most 2000 evenly spaced validation trials."""
-        found = self.head(encode_rows(self.model, self.data, self.val)).argmax(dim=1).cpu().numpy()
-        return float(np.mean(found == self.data.labels[self.val]))
 
 
 class GANRecipe(Recipe):
@@ -373,7 +320,7 @@ class GANRecipe(Recipe):
         self.data = data = with_pictures(data, config)
         self.picture_of = pair_images(data, seed=seed, pairing=config.image_pairing)
         shape = (len(data.train), config.noise_dim)
-        self.noise = torch.from_numpy(draw_noise(keyed_rng("record noise", seed), shape, config.noise_scale))
+        self.noise = draw_noise(keyed_rng("record noise", seed), shape, config.noise_scale)
         self.optimizer = {
             name: Adam(part.parameters(), lr=config.gan_lr, betas=config.gan_betas)
             for name, part in (("generator", model.generator), ("discriminator", model.discriminator))
@@ -404,12 +351,12 @@ class GANRecipe(Recipe):
         batch = epoch_batch(step, n=len(self.data.train), batch_size=config.gan_batch_size, key=self.key)
         real = torch.stack([self.pictures[int(row)] for row in self.picture_of[batch]]).to(device)
         feature = self.features[torch.tensor(batch, device=device)]
-        fresh = config.noise == "per-step"
-        noise = torch.from_numpy(model_noise(model, rng, len(batch))) if fresh else self.noise[batch]
+        fresh = draw_noise(rng, (len(batch), config.noise_dim), config.noise_scale)
+        noise = torch.from_numpy(fresh if config.noise == "per-step" else self.noise[batch]).to(device)
         model.generator.train(step == 0 or config.generator_norm == "batch")
         model.discriminator.train()
 
-        fake = model.generator(torch.cat([feature, noise.to(device)], dim=1))
+        fake = model.generator(torch.cat([feature, noise], dim=1))
         judged = model.discriminator(real, feature), model.discriminator(fake.detach(), feature)
         loss = 0.5 * (towards(judged[0], 1.0) + towards(judged[1], 0.0))
         update(self.optimizer["discriminator"], loss, model.discriminator)
@@ -421,10 +368,6 @@ class GANRecipe(Recipe):
 def towards(probability: Tensor, target: float) -> Tensor:
     """Binary cross-entropy against the same target for all; logarithms end at -100, as torch defines it."""
     return F.binary_cross_entropy(probability, torch.full_like(probability, target))
-
-
-def model_noise(model: NeuromatchLSTMGAN, rng: np.random.Generator, n: int) -> np.ndarray:
-    return draw_noise(rng, (n, model.config.noise_dim), model.config.noise_scale)
 
 
 def with_pictures(data: TrainingData, config: NeuromatchConfig) -> TrainingData:
