@@ -64,6 +64,8 @@ SYM6 = np.array(
     ]
 )  # fmt: skip
 """Daubechies' least asymmetric orthogonal low-pass filter with six vanishing moments, sum √2."""
+DELAY = float(np.arange(len(SYM6)) @ SYM6 / SYM6.sum())
+"""Where the centre of the filter is: it is not quite symmetric, so not in its middle."""
 SYM2 = np.array([1 - 3**0.5, 3 - 3**0.5, 3 + 3**0.5, 1 + 3**0.5]) / 32**0.5
 
 
@@ -152,7 +154,8 @@ def draw(
     Args:
         operations: The others never act; what is drawn for one does not depend on which others are there.
     """
-    generators = dict(zip(OPERATIONS, rng.spawn(len(OPERATIONS)), strict=True))
+    own_rngs = np.random.default_rng(rng.integers(2**63)).spawn(len(OPERATIONS))
+    generators = dict(zip(OPERATIONS, own_rngs, strict=True))
 
     def acts(name: str, chance: float = p) -> tuple[np.random.Generator, np.ndarray]:
         own = generators[name]
@@ -297,13 +300,12 @@ def warp(x: Tensor, maps: np.ndarray) -> Tensor:
     """
     size, support = x.shape[2], len(SYM6)
     n_fine = 2 * size + support - 2
-    lead = (support - 1) / 2
-    line = (np.arange(n_fine) - lead) / 2 - (size - 1) / 2
+    line = (np.arange(n_fine) - DELAY) / 2 - (size - 1) / 2
     there = np.stack(np.broadcast_arrays(line[None, :], line[:, None], np.ones((1, 1))))
     back = np.einsum("nij,jhw->nhwi", np.linalg.inv(maps)[:, :2], there)
     reach = math.ceil(np.abs(back).max() - (size - 1) / 2) + support // 4 + 1
     margin = min(max(reach, 0), size - 1)
-    fine = 2 * (back + (size - 1) / 2 + margin) + lead
+    fine = 2 * (back + (size - 1) / 2 + margin) + DELAY
     up = _upsampling(size, margin)
     wide = _sandwich(_tensor(up, x), x)
     sampled = _Sample.apply(wide, _tensor(2 * fine / (len(up) - 1) - 1, x))  # type: ignore[no-untyped-call]

@@ -202,7 +202,7 @@ class LSTMEncoder(nn.Module):
 
 
 class CNNEncoder(nn.Module):
-    """The recording as a picture, times × channels: convolutions of stride 2, the mean of the last map, a linear layer."""
+    """The recording as a picture of times × channels: strided convolutions, mean of the last map, a linear layer."""
 
     def __init__(self, n_channels: int, config: EEGStyleGANADAConfig) -> None:
         super().__init__()
