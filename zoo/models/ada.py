@@ -255,7 +255,7 @@ def _about_grey(angle: np.ndarray) -> np.ndarray:
     a = 3**-0.5
     cross = np.array([[0, -a, a], [a, 0, -a], [-a, a, 0]])
     cosine, sine = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
-    return np.eye(3) + sine * cross + (1 - cosine) * (cross @ cross)
+    return np.asarray(np.eye(3) + sine * cross + (1 - cosine) * (cross @ cross))
 
 
 def _tensor(array: np.ndarray, like: Tensor) -> Tensor:
@@ -278,7 +278,7 @@ def mirrored(position: np.ndarray, size: int) -> np.ndarray:
     if size == 1:
         return np.zeros_like(position)
     folded = position % (2 * size - 2)
-    return np.minimum(folded, 2 * size - 2 - folded)
+    return np.asarray(np.minimum(folded, 2 * size - 2 - folded))
 
 
 def blit(x: Tensor, maps: np.ndarray) -> Tensor:
@@ -308,7 +308,7 @@ def warp(x: Tensor, maps: np.ndarray) -> Tensor:
     fine = 2 * (back + (size - 1) / 2 + margin) + DELAY
     up = _upsampling(size, margin)
     wide = _sandwich(_tensor(up, x), x)
-    sampled = _Sample.apply(wide, _tensor(2 * fine / (len(up) - 1) - 1, x))  # type: ignore[no-untyped-call]
+    sampled = _Sample.apply(wide, _tensor(2 * fine / (len(up) - 1) - 1, x))
     return _sandwich(_tensor(_downsampling(size), x), sampled)
 
 
@@ -345,7 +345,7 @@ class _Sample(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (grid,) = ctx.saved_tensors
-        return _SampleAdjoint.apply(grads[0], grid, ctx.shape), None  # type: ignore[no-untyped-call]
+        return _SampleAdjoint.apply(grads[0], grid, ctx.shape), None
 
 
 class _SampleAdjoint(torch.autograd.Function):
@@ -361,7 +361,7 @@ class _SampleAdjoint(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (grid,) = ctx.saved_tensors
-        return _Sample.apply(grads[0], grid), None, None  # type: ignore[no-untyped-call]
+        return _Sample.apply(grads[0], grid), None, None
 
 
 def separable(x: Tensor, taps: np.ndarray) -> Tensor:

@@ -589,5 +589,5 @@ class GANRecipe(Recipe):
         average = self.model.generator
         for kept, now in zip(average.parameters(), self.live.parameters(), strict=True):
             kept.lerp_(now, 1 - keep)
-        for kept, now in zip(average.buffers(), self.live.buffers(), strict=True):
-            kept.copy_(now)
+        for held, value in zip(average.buffers(), self.live.buffers(), strict=True):
+            held.copy_(value)

@@ -11,6 +11,7 @@ Parameter names are the published ones. Weights are drawn from N(0, 1) and divid
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import repeat
 from typing import Literal
 
 import torch
@@ -267,10 +268,11 @@ class Synthesis(nn.Module):
 
     def forward(self, ws: Tensor, noise: Noise = "const") -> Tensor:
         """(n, n_ws, w_dim) and noise (n, sum of noise_sizes), "const" or "none" → (n, 3, resolution, resolution)."""
-        parts: list[Noise] = [noise] * len(self.noise_sizes) if isinstance(noise, str) else []  # type: ignore[list-item]
         if isinstance(noise, Tensor):
-            parts = list(noise.split(self.noise_sizes, dim=1))
-        each, at = iter(parts), 0
+            each: Iterator[Noise] = iter(torch.split(noise, self.noise_sizes, dim=1))
+        else:
+            each = repeat(noise)
+        at = 0
         x: Tensor | None = None
         image: Tensor | None = None
         for size, block in zip(self.sizes, self.blocks(), strict=True):
@@ -383,7 +385,8 @@ class Discriminator(nn.Module):
         for size in self.sizes:
             x = self.get_submodule(f"b{size}")(x.to(_dtype(image, size, self.precision)))
         y, projection = self.b4(x), self.mapping(None, c)
-        return (y * projection).sum(dim=1, keepdim=True) / projection.shape[1] ** 0.5
+        logit: Tensor = (y * projection).sum(dim=1, keepdim=True) / projection.shape[1] ** 0.5
+        return logit
 
 
 def sizes_to(resolution: int) -> list[int]:
