@@ -27,6 +27,7 @@ from zoo.models.base import EEGEncoder
 from zoo.models.layers import epoch_batch, robust_range, robust_scale, steps_per_epoch
 from zoo.models.recipes import device_of, encode_rows, scale_image, trainable, trials_of, update
 from zoo.specs import EEGSpec
+from zoo.stats import keyed_rng
 from zoo.training import Recipe, TrainingData
 
 MAX_MEASURED_TRIALS = 2000
@@ -129,7 +130,9 @@ class EncoderRecipe(Recipe):
         if not len(data.train):
             raise UsageError("training needs trials in the train role, but the split has none; choose another split.")
         self.encoder = model.parts()["encoder"]
-        self.classifier = nn.Linear(config.n_features, data.n_classes).to(device_of(model))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(keyed_rng(*self.key, "classifier").integers(2**63)))
+            self.classifier = nn.Linear(config.n_features, data.n_classes).to(device_of(model))
         self.optimizer = Adam([*trainable(self.encoder), *self.classifier.parameters()], lr=config.encoder_lr)
         if isinstance(self.encoder, RobustCVPRLSTM):
             spaced = np.linspace(0, len(data.train) - 1, min(len(data.train), MAX_MEASURED_TRIALS)).astype(int)
@@ -230,7 +233,7 @@ class PictureBatches:
     def pictures(self) -> Tensor:
         """(n, 3, resolution, resolution) in [-1, 1], in main memory."""
         return torch.stack(
-            [scale_image(self._data.images[row], self._resolution, antialias=True) for row in self._rows]
+            [scale_image(self._data.images[int(row)], self._resolution, antialias=True) for row in self._rows]
         )
 
     def draw(self, step: int, rng: np.random.Generator) -> tuple[Tensor, np.ndarray]:
