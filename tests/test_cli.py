@@ -172,17 +172,17 @@ def test_an_announced_dataset_is_two_lines_and_exit_5(command: str, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    "command", ["eval thoughtviz -d phantom", "train thoughtviz -d phantom", "weights pull thoughtviz"]
+    "command", ["eval mind-vis -d phantom", "train mind-vis -d phantom", "weights pull mind-vis"]
 )
 def test_an_announced_model_is_two_lines_and_exit_5(command: str) -> None:
     expected = (
-        f"thoughtviz is announced but not in this release (eeg-image-zoo {zoo.__version__}): "
+        f"mind-vis is announced but not in this release (eeg-image-zoo {zoo.__version__}): "
         "neither code nor weights.\n"
-        "to install it, run: pip install --upgrade eeg-image-zoo && zoo weights pull thoughtviz"
+        "to install it, run: pip install --upgrade eeg-image-zoo && zoo weights pull mind-vis"
     )
     assert refused(5, *command.split()) == expected
     with pytest.raises(MissingError) as caught:
-        zoo.load("thoughtviz")
+        zoo.load("mind-vis")
     assert str(caught.value) == expected
 
 

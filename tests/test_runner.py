@@ -352,8 +352,8 @@ def test_without_weights_two_lines_say_what_to_do() -> None:
         "no weights of eeg2image.small for phantom, split stimulus-out@1, seed 0, are on this machine.\n"
         "to make them, run: zoo train eeg2image.small --dataset phantom --split stimulus-out@1 --seed 0"
     )
-    with pytest.raises(MissingError, match=r"^thoughtviz is announced but not in .*\nto install it, run: pip"):
-        zoo.load("thoughtviz")
+    with pytest.raises(MissingError, match=r"^mind-vis is announced but not in .*\nto install it, run: pip"):
+        zoo.load("mind-vis")
 
 
 def test_damaged_weights_are_refused(uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

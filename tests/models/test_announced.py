@@ -9,8 +9,6 @@ from zoo.specs import ModelCard
 
 CARDS = [ModelCard.model_validate(entry) for entry in read_yaml(PACKAGE / "models" / "announced.yaml")]
 NAMES = [
-    "thoughtviz",
-    "neurogan",
     "dreamdiffusion",
     "mind-vis",
     "brain-supervised-editing",
@@ -47,7 +45,7 @@ def test_claimed_shares_are_fractions(card: ModelCard) -> None:
 
 def test_what_others_measured_is_not_said_to_be_seen() -> None:
     seen = {card.id for card in CARDS if any(claim.status == "seen" for claim in card.claims)}
-    assert seen == {"thoughtviz", "nice"}
+    assert seen == {"nice"}
     assert all(
         claim.source.startswith(("paper", "abstract")) == (claim.status == "seen") for c in CARDS for claim in c.claims
     )
@@ -55,5 +53,5 @@ def test_what_others_measured_is_not_said_to_be_seen() -> None:
 
 def test_recordings_of_announced_models_have_distinct_channels() -> None:
     counts = {card.id: card.eeg.n_channels for card in CARDS if card.eeg}
-    assert counts == {"thoughtviz": 14, "neurogan": 14, "nice": 63, "atm-s": 63}
+    assert counts == {"nice": 63, "atm-s": 63}
     assert all(len(set(card.eeg.ch_names)) == card.eeg.n_channels for card in CARDS if card.eeg)
