@@ -774,6 +774,12 @@ def _same(storage: _Storage, dtype: str, size: int) -> _Storage:
 
 
 def _torch_stream(data: mmap.mmap) -> Any:
+    value, machine = _unfinished_stream(data)
+    return _Finish(machine.spend)(value)
+
+
+def _unfinished_stream(data: Buffer) -> tuple[Any, _Machine]:
+    """What a stream holds, arrays and tensors still to be finished; a storage may stand alone in it."""
     storages: dict[str, _Storage] = {}
 
     def persistent(identifier: Any) -> _Storage:
@@ -793,7 +799,7 @@ def _torch_stream(data: mmap.mmap) -> Any:
     value = machine.run()
     for key in machine.load():
         _fill(storages[_key(key)], machine)
-    return _Finish(machine.spend)(value)
+    return value, machine
 
 
 def _fill(storage: _Storage, machine: _Machine) -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import pickle
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.errors import UsageError
+from zoo.errors import IntegrityError, UsageError
 from zoo.models import eegstylegan_ada
 from zoo.models.ada import (
     BAND_POWER,
@@ -29,6 +31,8 @@ from zoo.models.ada import (
     separable,
     warp,
 )
+from zoo.models.convert.eegstylegan_ada import convert, forward_check
+from zoo.models.convert.object_pickle import read_modules
 from zoo.models.eegstylegan_ada import (
     EEGStyleGANADA,
     EEGStyleGANADAConfig,
@@ -799,3 +803,135 @@ def test_an_interrupted_fit_ends_with_the_weights_of_an_uninterrupted_one(tmp_pa
     start = tiny(**setting).state_dict()
     assert any(not torch.equal(value, start[key]) for key, value in whole.state_dict().items())
     assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in whole.state_dict().items())
+
+
+# --- conversion -------------------------------------------------------------------------------------------------------
+
+
+def encoder_file(path: Path, model: EEGStyleGANADA, **more: Tensor) -> Path:
+    """A checkpoint of the encoder as the authors' code saves it."""
+    state = {f"module.{key}": value for key, value in model.encoder.state_dict().items()}
+    torch.save({"epoch": 7, "model_state_dict": state | more, "optimizer_state_dict": {"state": {}}}, path)
+    return path
+
+
+class Persistent:
+    """Pickled as objects are that carry their source: a function of another module, called with all there is."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        source = "import sys\nsys.modules['it_was_run'] = sys\n"
+        meta = {"type": "class", "version": 6, "module_src": source, "class_name": "G", "state": vars(self.network)}
+        return rebuild, (meta,)
+
+
+def rebuild(meta: dict[str, Any]) -> None:
+    raise AssertionError("nothing in a file may be called")
+
+
+class Dangerous:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, ("import sys; sys.modules['it_was_run'] = sys",)
+
+
+class Options(dict[str, Any]):
+    """A dict of a class of its own."""
+
+
+def persisted(network: nn.Module) -> Persistent:
+    """The network and all below it as :class:`Persistent`."""
+    twin = copy.copy(network)
+    vars(twin)["_modules"] = {name: persisted(child) for name, child in network.named_children()}
+    return Persistent(twin)
+
+
+def snapshot_file(path: Path, model: EEGStyleGANADA, *, wrapped: bool = True, **more: Any) -> Path:
+    wrap = persisted if wrapped else copy.deepcopy
+    held = {
+        "G": wrap(model.generator),
+        "D": wrap(model.discriminator),
+        "G_ema": wrap(model.generator),
+        "augment_pipe": None,
+        "training_set_kwargs": Options(path="/somewhere", use_labels=True),
+        "more": (Dangerous(), {1, 2}, np.arange(3), torch.float16),
+    }
+    path.write_bytes(pickle.dumps(held | more, protocol=4 if wrapped else 2))
+    return path
+
+
+@pytest.mark.parametrize("overrides", [{}, {"encoder": "cnn", "cnn_channels": (3, 4)}])
+def test_encoder_checkpoints_convert(tmp_path: Path, overrides: dict[str, Any]) -> None:
+    torch.manual_seed(1)
+    model = build(spec(5, 40), **TINY, **overrides).eval()
+    converted = convert(encoder_file(tmp_path / "eegfeat_all_0.9.pth", model))
+    assert (converted.parts, converted.counters) == (("encoder",), {"epoch": 7})
+    assert list(converted.source_sha256) == ["eegfeat_all_0.9.pth"]
+    for key, value in model.encoder.state_dict().items():
+        np.testing.assert_array_equal(converted.state[f"encoder.{key}"], value.numpy(), strict=True)
+    for key, value in converted.config.items():
+        assert getattr(model.config, key) == value
+    assert forward_check(converted)["encoder"] < 1e-12
+    assert convert(tmp_path).source_sha256 == converted.source_sha256
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_snapshots_convert_and_nothing_in_them_runs(tmp_path: Path, wrapped: bool) -> None:
+    model = tiny(resolution=16, channel_base=64, channel_max=8).eval()
+    for parameter in model.generator.parameters():
+        nn.init.normal_(parameter)
+    converted = convert(snapshot_file(tmp_path / "network-snapshot-005322.pkl", model, wrapped=wrapped))
+    assert "it_was_run" not in sys.modules
+    assert (converted.parts, converted.counters) == (("generator", "discriminator"), {"kimg": 5322})
+    wanted = {key: value for key, value in model.state_dict().items() if not key.startswith("encoder.")}
+    assert converted.state.keys() == wanted.keys()
+    for key, value in wanted.items():
+        np.testing.assert_array_equal(converted.state[key], value.numpy(), strict=True)
+    for key, value in converted.config.items():
+        assert getattr(model.config, key) == value
+    assert max(forward_check(converted).values()) < 1e-12
+
+
+def test_the_forward_check_notices_a_kernel_in_another_layout(tmp_path: Path) -> None:
+    model = tiny()
+    converted = convert(snapshot_file(tmp_path / "network-snapshot-000001.pkl", model))
+    key = "generator.synthesis.b8.conv0.resample_filter"
+    broken = dataclasses.replace(converted, state=dict(converted.state) | {key: converted.state[key] * 1.01})
+    with pytest.raises(
+        IntegrityError,
+        match=r"^the converted generator must compute in torch what it computes in numpy, within 1e-09, "
+        r"but differs by [\d.e-]+; do not use these weights\.$",
+    ):
+        forward_check(broken)
+
+
+def test_other_files_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    model = tiny()
+    path = encoder_file(tmp_path / "a.pth", model, **{"module.fc.2.weight": torch.zeros(2, 6)})
+    message = "a.pth holds a classifier's head, so it is a fine-tuned checkpoint; convert the one it began from."
+    with pytest.raises(IntegrityError, match=f"^{re.escape(message)}$"):
+        convert(path)
+    path = encoder_file(tmp_path / "a.pth", model, **{"module.extra": torch.zeros(2)})
+    message = "a.pth holds encoder.extra; it is not an EEGStyleGAN-ADA file that can be converted."
+    with pytest.raises(IntegrityError, match=f"^{re.escape(message)}$"):
+        convert(path)
+    torch.save({"weights": 1}, path)
+    message = "a.pth must hold model_state_dict, but does not; it is not an EEG2Feat checkpoint."
+    with pytest.raises(IntegrityError, match=f"^{re.escape(message)}$"):
+        convert(path)
+    path = snapshot_file(tmp_path / "b.pkl", model, D=None)
+    message = "b.pkl must hold the networks G_ema and D, but D is not there; it is not a snapshot of StyleGAN2-ADA."
+    with pytest.raises(IntegrityError, match=f"^{re.escape(message)}$"):
+        convert(path)
+    message = (
+        "--from must be an EEG2Feat checkpoint (.pth) or a network snapshot (.pkl), or a folder with one of them, "
+        f"but {tmp_path} holds 2; give the file itself."
+    )
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        convert(tmp_path)
+    whole = snapshot_file(tmp_path / "b.pkl", model).read_bytes()
+    for cut in (10, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "b.pkl").write_bytes(whole[:cut])
+        with pytest.raises(UsageError, match=r"b\.pkl must be a pickle of networks, but it cannot be read \("):
+            read_modules(tmp_path / "b.pkl")

@@ -110,7 +110,7 @@ def minibatch_std(x: Tensor, group: int) -> Tensor:
         raise UsageError(
             f"a batch of the discriminator must be a multiple of its group of {group}, but is {n}; change either."
         )
-    parts = x.float().reshape(size, n // size, channels, height, width)
+    parts = x.reshape(size, n // size, channels, height, width)
     spread = (parts.var(dim=0, correction=0) + 1e-8).sqrt().mean(dim=(1, 2, 3))
     return torch.cat([x, spread.repeat(size)[:, None, None, None].expand(-1, 1, height, width).to(x.dtype)], dim=1)
 
@@ -194,7 +194,7 @@ class StyledConv(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, noise: Noise) -> Tensor:
         """(n, n_in, h, h), (n, w_dim) and noise (n, size²), "const" or "none" → (n, n_out, size, size)."""
-        fused = not self.training or x.dtype != torch.float32
+        fused = not self.training or x.dtype != w.dtype
         x = modulated_conv(x, self.weight, self.affine(w), up=self.up, fused=fused)
         if self.up:
             x = blur(x, self.resample_filter, padding=1, gain=4)
@@ -215,7 +215,7 @@ class ToRGB(nn.Module):
         self.gain = n_in**-0.5
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        fused = not self.training or x.dtype != torch.float32
+        fused = not self.training or x.dtype != w.dtype
         y = modulated_conv(x, self.weight, self.affine(w) * self.gain, demodulate=False, fused=fused)
         return (y + self.bias.to(y.dtype)[:, None, None]).clamp(-CLAMP, CLAMP)
 
@@ -248,7 +248,7 @@ class SynthesisBlock(nn.Module):
         x = x.to(dtype)
         for index, conv in enumerate(self.convs):
             x = conv(x, w[:, index], next(noise))
-        rgb = self.torgb(x, w[:, len(self.convs)]).float()
+        rgb = self.torgb(x, w[:, len(self.convs)]).to(w)
         return x, rgb if image is None else upsample(image, self.resample_filter) + rgb
 
 
@@ -352,7 +352,7 @@ class DiscriminatorEnd(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, n_in, 4, 4) → (n, c_dim)."""
-        y: Tensor = self.out(self.fc(self.conv(minibatch_std(x.float(), self.group)).flatten(1)))
+        y: Tensor = self.out(self.fc(self.conv(minibatch_std(x.to(self.fc.weight), self.group)).flatten(1)))
         return y
 
 
@@ -400,7 +400,7 @@ def channels_of(resolution: int, base: int, most: int) -> dict[int, int]:
 
 
 def _dtype(like: Tensor, size: int, precision: Precision) -> torch.dtype:
-    """What a block computes in; fp16 is for CUDA only, other devices then use float32."""
+    """What a block computes in; fp16 is for CUDA only, other devices then use that of ``like``."""
     if size < HALF_FROM or precision == "float32" or (precision == "fp16" and not like.is_cuda):
-        return torch.float32
+        return like.dtype
     return torch.bfloat16 if precision == "bf16" else torch.float16
