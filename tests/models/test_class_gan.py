@@ -120,7 +120,7 @@ def test_the_recordings_move_no_bit_and_an_interrupted_fit_neither(tmp_path: Pat
 
 
 def test_it_learns_which_class_is_bright(tmp_path: Path) -> None:
-    batches = {"encoder_batch_size": 16, "gan_batch_size": 16}
+    batches: dict[str, Any] = {"encoder_batch_size": 16, "gan_batch_size": 16}
     model = tiny(encoder_steps=40, gan_steps=150, encoder_lr=0.01, gan_lr=5e-3, mode_weight=0.1, **batches)
     for phase in recipes(model, training_data(), seed=0):
         fit(phase, tmp_path, seed=0)
