@@ -154,7 +154,7 @@ def forward_check(converted: Converted) -> dict[str, float]:
     """
     import torch
 
-    from zoo.models.thoughtviz import Encoder
+    from zoo.models.epoc import Encoder
 
     state = {key.removeprefix("encoder."): value.astype(np.float64) for key, value in converted.state.items()}
     n_channels, left = state["conv_2.weight"].shape[2], state["conv_6.weight"].shape[3]
