@@ -56,6 +56,29 @@ class EEGEncoder(Model):
         }
 
 
+class Classifier(EEGEncoder):
+    """EEG → class, by a head of its own on the features of ``encode``."""
+
+    n_classes: int
+    """How many classes it knows; labels lie in 0 … n_classes - 1."""
+
+    @abc.abstractmethod
+    def logits(self, features: Tensor) -> Tensor:
+        """Evidence for every class: the largest names it.
+
+        Shape:
+            features: (n, n_features), as ``encode`` gives; returns: (n, n_classes).
+        """
+
+    def classify(self, eeg: Tensor) -> Tensor:
+        """``logits`` of raw EEG: (n_trials, n_channels, n_times) → (n_trials, n_classes)."""
+        return self.logits(self.encode(eeg))
+
+    def probe(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        found = super().probe(rng)
+        return {**found, "logits": self.logits(found["encode"])}
+
+
 class Reconstructor(EEGEncoder):
     """EEG → image, through the features of ``encode``."""
 

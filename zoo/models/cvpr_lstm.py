@@ -11,6 +11,7 @@ mean of batches. Ours are ``eeg_scaling="robust"`` and how conditions and batche
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,11 +35,7 @@ MAX_MEASURED_TRIALS = 2000
 
 
 @dataclass(frozen=True)
-class CVPRLSTMConfig:
-    lstm_units: int = 128
-    """Units of the LSTM."""
-    n_features: int = 128
-    """Size of a feature: units of the linear layer behind the LSTM."""
+class ClassifierTrainingConfig:
     eeg_scaling: Literal["none", "robust"] = "none"
     """Input of the encoder: as it is (published; files are z-scored), or scaled by training median and quartiles."""
     encoder_lr: float = 1e-3
@@ -52,9 +49,21 @@ class CVPRLSTMConfig:
 
     def __post_init__(self) -> None:
         check_words(self, eeg_scaling=("none", "robust"))
-        check_least(self, 1, "lstm_units", "n_features", "encoder_batch_size")
+        check_least(self, 1, "encoder_batch_size")
         check_least(self, 0, "encoder_epochs", "encoder_steps")
         check_positive(self, "encoder_lr")
+
+
+@dataclass(frozen=True)
+class CVPRLSTMConfig(ClassifierTrainingConfig):
+    lstm_units: int = 128
+    """Units of the LSTM."""
+    n_features: int = 128
+    """Size of a feature: units of the linear layer behind the LSTM."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least(self, 1, "lstm_units", "n_features")
 
 
 def check_words(config: Any, **known: tuple[str, str]) -> None:
@@ -92,7 +101,15 @@ class CVPRLSTM(nn.Module):
         return F.relu(self.output(states[:, -1]))
 
 
-class RobustCVPRLSTM(CVPRLSTM):
+class Measuring(nn.Module, abc.ABC):
+    """An encoder whose scaling is taken from training trials before the first step."""
+
+    @abc.abstractmethod
+    def measure(self, x: Tensor) -> None:
+        """Keep what is needed of training trials (n, n_times, n_channels)."""
+
+
+class RobustCVPRLSTM(CVPRLSTM, Measuring):
     """The encoder behind a fixed scaling of its input: volts are 1e-5, where a network for z-scores stands still."""
 
     def __init__(self, n_channels: int, config: CVPRLSTMConfig) -> None:
@@ -117,24 +134,36 @@ def build_encoder(spec: EEGSpec, config: CVPRLSTMConfig) -> CVPRLSTM:
 
 
 class EncoderRecipe(Recipe):
-    """Cross-entropy of a linear classifier on the features; the last best epoch of validation accuracy is kept."""
+    """Cross-entropy of a classifier on the features; the last best epoch of validation accuracy is kept.
+
+    Args:
+        model: Its config has the fields of ``ClassifierTrainingConfig``.
+        classifier: A part of the model; without it, a linear one on ``n_features`` that is left out afterwards.
+    """
 
     name = "encoder"
     ties: Literal["earlier", "later"] = "later"
 
     def __init__(
-        self, model: EEGEncoder, data: TrainingData, *, family: str, seed: int, select: Literal["val", "last"]
+        self,
+        model: EEGEncoder,
+        data: TrainingData,
+        *,
+        family: str,
+        seed: int,
+        select: Literal["val", "last"],
+        classifier: nn.Module | None = None,
     ) -> None:
-        config: CVPRLSTMConfig = model.config
+        config = model.config
         self.model, self.data, self.config, self.key = model, data, config, (family, "encoder", seed)
         if not len(data.train):
             raise UsageError("training needs trials in the train role, but the split has none; choose another split.")
         self.encoder = model.parts()["encoder"]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(keyed_rng(*self.key, "classifier").integers(2**63)))
-            self.classifier = nn.Linear(config.n_features, data.n_classes).to(device_of(model))
+            self.classifier = classifier or nn.Linear(config.n_features, data.n_classes).to(device_of(model))
         self.optimizer = Adam([*trainable(self.encoder), *self.classifier.parameters()], lr=config.encoder_lr)
-        if isinstance(self.encoder, RobustCVPRLSTM):
+        if isinstance(self.encoder, Measuring):
             spaced = np.linspace(0, len(data.train) - 1, min(len(data.train), MAX_MEASURED_TRIALS)).astype(int)
             self.encoder.measure(trials_of(data, data.train[spaced], device_of(model)).transpose(1, 2))
         epoch = steps_per_epoch(len(data.train), config.encoder_batch_size)
@@ -152,7 +181,9 @@ class EncoderRecipe(Recipe):
         data, device = self.data, device_of(self.model)
         batch = epoch_batch(step, n=len(data.train), batch_size=self.config.encoder_batch_size, key=self.key)
         rows = data.train[batch]
+        torch.manual_seed(int(rng.integers(2**63)))  # dropout
         self.encoder.train()
+        self.classifier.train()
         logits = self.classifier(self.model.encode(trials_of(data, rows, device)))
         loss = F.cross_entropy(logits, torch.from_numpy(np.asarray(data.labels[rows])).to(device))
         update(self.optimizer, loss, self.encoder, self.classifier)
@@ -161,6 +192,7 @@ class EncoderRecipe(Recipe):
     @torch.no_grad()
     def validate(self) -> float:
         """Accuracy of the classifier on all validation trials."""
+        self.classifier.eval()
         guess = self.classifier(encode_rows(self.model, self.data, self.data.val)).argmax(dim=1)
         return float(np.mean(guess.cpu().numpy() == self.data.labels[self.data.val]))
 
