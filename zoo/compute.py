@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from zoo.errors import UsageError
-from zoo.models.base import EEGEncoder, LabelConditioned, Reconstructor
+from zoo.models.base import Classifier, EEGEncoder, LabelConditioned, Reconstructor
 from zoo.stages import CHUNK, Work
 
 
@@ -21,6 +21,17 @@ def encode(model: EEGEncoder, eeg: Any, rows: np.ndarray, work: Work) -> np.ndar
             part = rows[start : start + micro]
             batch = torch.from_numpy(np.array(eeg[_filled(part, micro)])).to(work.device)
             blocks.append(model.encode(batch).float().cpu().numpy()[: part.size])
+    return np.concatenate(blocks)
+
+
+def logits(model: Classifier, features: np.ndarray, work: Work) -> np.ndarray:
+    """What the model's own classifier makes of features: (n, n_classes) float32."""
+    micro, blocks = _micro(model, work), []
+    with torch.inference_mode():
+        for start in range(0, len(features), micro):
+            part = features[start : start + micro]
+            given = torch.from_numpy(_filled(part, micro)).to(work.device)
+            blocks.append(model.logits(given).float().cpu().numpy()[: len(part)])
     return np.concatenate(blocks)
 
 

@@ -44,8 +44,7 @@ CONTROLS = (
     "mean-image",
     "real-vs-real",
 )
-
-
+EEG_CONTROLS = ("shuffled-eeg", "other-subject", "gaussian-eeg")
 FEWEST_UNITS = 3
 """An interval needs as many units to resample, or wider ones are passed over for narrower ones."""
 
@@ -102,10 +101,11 @@ class Facts:
     makes_images: bool
     n_parameters: int
     conditioned_on: Condition = "eeg"
+    classifies: bool = False
 
     @classmethod
     def of(cls, model: Model) -> Facts:
-        from zoo.models.base import EEGEncoder, LabelConditioned, Reconstructor
+        from zoo.models.base import Classifier, EEGEncoder, LabelConditioned, Reconstructor
 
         return cls(
             settings=config_of(model),
@@ -114,6 +114,7 @@ class Facts:
             makes_images=isinstance(model, Reconstructor),
             n_parameters=sum(parameter.numel() for parameter in model.parameters()),
             conditioned_on="label" if isinstance(model, LabelConditioned) else "eeg",
+            classifies=isinstance(model, Classifier),
         )
 
 
@@ -167,6 +168,8 @@ class Plan:
     @cached_property
     def no_images(self) -> str | None:
         """Why no images can be made and scored, or None."""
+        if not any(registry.metrics.get(name).sees == "images" for name in self.track.metrics):
+            return f"{self.track.id} looks at no images"
         if self.facts.makes_images and not self.data.stimuli.ids.size:
             return f"{self.data.id} was prepared without pictures"
         return self.no_generator
@@ -182,12 +185,19 @@ class Plan:
 
     @cached_property
     def _usable(self) -> tuple[list[MetricCard], dict[str, str]]:
-        return scoring.usable(self.track, no_images=self.no_images, no_pairs=self.no_pairs, no_eeg=self.no_eeg)
+        return scoring.usable(
+            self.track, no_images=self.no_images, no_pairs=self.no_pairs, no_eeg=self.no_eeg, no_head=self.no_head
+        )
 
     @property
     def no_eeg(self) -> str | None:
         """Why there are no EEG features to score, or None."""
         return f"{self.info.model} is given labels, not EEG" if self.facts.conditioned_on == "label" else None
+
+    @property
+    def no_head(self) -> str | None:
+        """Why the model names no class itself, or None."""
+        return None if self.facts.classifies else f"{self.info.model} has no classifier of its own"
 
     @cached_property
     def no_pairs(self) -> str | None:
@@ -275,7 +285,9 @@ def make_plan(
     if not facts.encodes:
         raise UsageError(f"{info.model} must be an EEGEncoder or a Reconstructor to be evaluated on EEG.")
     data.spec.require(info.eeg, offers=data.id, needs=info.model)
-    track = track or find_track(data, chosen)
+    if track is None:
+        recognises = facts.classifies or (isinstance(model, str) and registry.models.get(model).task == "recognition")
+        track = find_track(data, chosen, "recognition" if recognises else "reconstruction")
     work = Work(device=kind, batch_size=batch_size, shard=shard, progress=progress)
     return Plan(track, data, chosen, load, facts, info, replicates or track.replicates, limit, work)
 
@@ -342,28 +354,34 @@ def _instance(model: Model, device: str) -> Found:
     return lambda: placed, Facts.of(model), info
 
 
-def find_track(data: EEGDataset, split: Split) -> TrackCard:
+def find_track(
+    data: EEGDataset, split: Split, task: Literal["reconstruction", "recognition"] = "reconstruction"
+) -> TrackCard:
     """The newest released track of a dataset's split, or an unreleased one (``@0``) with the usual protocol.
 
-    That one is headed by what the split can be scored on: a probe, or clusters where test concepts were not trained.
+    That one is headed by what the split can be scored on: a probe (for recognition, the model's own classifier), or
+    clusters where test concepts were not trained. Recognition looks at EEG only.
     """
-    cards = [card for card in registry.tracks.cards() if (card.dataset, card.split) == (data.id, split.id)]
+    fits = (task, data.id, split.id)
+    cards = [card for card in registry.tracks.cards() if (card.task, card.dataset, card.split) == fits]
     if cards:
         return max(cards, key=lambda card: int(card.id.rpartition("@")[2]))
+    sees = ("eeg",) if task == "recognition" else ("eeg", "images")
+    known = "classifier_accuracy" if task == "recognition" else "logistic_accuracy"
     return TrackCard(
-        id=f"reconstruction/{data.id}.{split.id.partition('@')[0]}@0",
-        task="reconstruction",
+        id=f"{task}/{data.id}.{split.id.partition('@')[0]}@0",
+        task=task,
         dataset=data.id,
         split=split.id,
         trials=500,
         metrics=tuple(
             card.id
             for card in registry.metrics.cards()
-            if card.sees != "responses" and (card.pairing is None or card.pairing == data.card.pairing)
+            if card.sees in sees and (card.pairing is None or card.pairing == data.card.pairing)
         ),
-        headline="kmeans_accuracy" if split.protocol == "unseen-concept" else "logistic_accuracy",
+        headline="kmeans_accuracy" if split.protocol == "unseen-concept" else known,
         unit=_unit(data, split),
-        controls=CONTROLS,
+        controls=EEG_CONTROLS if task == "recognition" else CONTROLS,
     )
 
 

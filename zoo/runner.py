@@ -47,7 +47,7 @@ from zoo.stages import Stage
 from zoo.store import cache_dir, digest, stage_dir, write_bytes
 
 if TYPE_CHECKING:
-    from zoo.models.base import LabelConditioned, Model
+    from zoo.models.base import Classifier, LabelConditioned, Model
 
 Recordings = np.ndarray | controls.GaussianEEG
 AUDITS = ("zoo.audits.leakage", "zoo.audits.confound", "zoo.audits.duplicates")
@@ -71,7 +71,8 @@ def train(
 
     Args:
         select: How checkpoints are chosen: ``val`` (best validation score, where the recipe has one) or ``last``.
-        overrides: Config fields to change, e.g. ``{"gan_steps": 100}``; they become part of the identity.
+        overrides: Config fields to change, e.g. ``{"gan_steps": 100}``; they become part of the identity. Where the
+            card's preset has ``n_classes``, it is the dataset's number of classes unless set here.
 
     Raises:
         MissingError: The dataset is not prepared, or the model is not in this release.
@@ -91,6 +92,8 @@ def train(
     data = data_room.load(dataset)
     chosen = data.split(split)
     torch.manual_seed(seed)  # initial weights only; no step draws from the global generator
+    if "n_classes" in card.preset:
+        overrides = {"n_classes": len(data.concepts), **(overrides or {})}
     net = weights.build(card, data.spec, overrides).to(kind)
     identity = {
         "model": card.id,
@@ -391,10 +394,18 @@ def _eeg_side(plan: Plan, system: str, train: Features, test: Features) -> EEGSi
         "train_labels": lambda: data.labels[plan.train_rows],
         "test_features": test,
         "test_labels": lambda: data.labels[plan.test_rows],
+        "test_logits": lambda: _logits(plan, test()),
         "test_units": lambda: units,
         "n_classes": lambda: len(data.concepts),
     }
     return EEGSide(identity, arrays, units, (lambda: _finetune(plan)) if system == "model" else None)
+
+
+def _logits(plan: Plan, features: np.ndarray) -> np.ndarray:
+    """What the model's own classifier makes of features."""
+    from zoo import compute
+
+    return compute.logits(cast("Classifier", plan.model), features, plan.work)
 
 
 def _finetune(plan: Plan) -> np.ndarray:

@@ -90,7 +90,7 @@ class Scored:
 
 
 def usable(
-    track: TrackCard, *, no_images: str | None, no_pairs: str | None, no_eeg: str | None
+    track: TrackCard, *, no_images: str | None, no_pairs: str | None, no_eeg: str | None, no_head: str | None
 ) -> tuple[list[MetricCard], dict[str, str]]:
     """Metrics of the track that can be computed here, and for the others the reason why not.
 
@@ -98,6 +98,7 @@ def usable(
         no_images: Why there are no images to look at, if there are none.
         no_pairs: Why trials have no picture of their own, if they have none.
         no_eeg: Why there are no features of EEG, if there are none.
+        no_head: Why the model names no class itself, if it does not.
     """
     cards, reasons = [], {}
     for name in track.metrics:
@@ -107,6 +108,8 @@ def usable(
             reason = "needs a model that predicts EEG"
         elif card.pairing == "instance":
             reason = reason or no_pairs
+        elif "test_logits" in card.needs.values():
+            reason = reason or no_head
         reason = reason or _absent(card)
         if reason is None:
             cards.append(card)

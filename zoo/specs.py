@@ -30,6 +30,7 @@ Array = Literal[
     "known_labels",
     "test_features",
     "test_labels",
+    "test_logits",
     "test_units",
     "train_features",
     "train_labels",

@@ -14,6 +14,7 @@ from zoo.errors import UsageError
 from zoo.metrics import recognition
 from zoo.metrics.base import Score
 from zoo.metrics.recognition import (
+    classifier_accuracy,
     finetuned_accuracy,
     judge_accuracy,
     knn_accuracy,
@@ -75,6 +76,32 @@ def test_value_is_the_mean_of_its_samples_in_any_order(function: Callable[..., S
     assert score.per_unit is not None
     assert score.value == score.per_unit.mean()
     np.testing.assert_array_equal(turned.per_unit, score.per_unit[order])
+
+
+def test_a_classifier_is_right_where_the_largest_logit_is_the_label() -> None:
+    logits = [[3.0, 1.0, 2.0], [0.0, 0.0, 1.0], [-1.0, -2.0, -3.0], [5.0, 5.0, 5.0]]
+    score = classifier_accuracy(test_logits=logits, test_labels=[0, 1, 0, 1], n_classes=3)
+    assert score.per_unit is not None
+    assert score.per_unit.tolist() == [1.0, 0.0, 1.0, 0.0]  # of equal logits the first counts
+    assert score.value == 0.5
+    labels = np.arange(30) % 3
+    assert classifier_accuracy(test_logits=np.zeros((30, 3)), test_labels=labels, n_classes=3).value == 1 / 3
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "message"),
+    [
+        (
+            np.zeros((2, 40)),
+            [0, 1],
+            "a classifier must know the 3 classes of the dataset but knows 40; train it on this dataset.",
+        ),
+        (np.zeros((2, 3)), [0, 3], "test_labels must be in 0..2 but spans 0..3; pass concept indices."),
+    ],
+)
+def test_a_classifier_of_other_classes_is_refused(logits: np.ndarray, labels: list[int], message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        classifier_accuracy(test_logits=logits, test_labels=labels, n_classes=3)
 
 
 def test_nearest_neighbours_vote_by_hand() -> None:

@@ -83,6 +83,27 @@ def logistic_accuracy(
     return hits(_fit(_logistic(), x, y).predict(test) == true)
 
 
+def classifier_accuracy(*, test_logits: ArrayLike, test_labels: ArrayLike, n_classes: int) -> Score:
+    """Share of test trials whose largest logit, of the model's own head, is that of their class.
+
+    The first of equal logits counts, so equal logits score chance; values that are not finite are refused, not ranked.
+
+    Shape:
+        test_logits: (n, n_classes), in the order of the dataset's concepts; test_labels: (n,) whole numbers.
+    Raises:
+        UsageError: Shapes disagree, a value is not finite, a label is out of range, or the head knows another number of
+            classes than the dataset has.
+    """
+    (logits,) = check_features(test_logits=test_logits)
+    labels = check_labels("test_labels", test_labels, len(logits), n_classes)
+    if logits.shape[1] != n_classes:
+        raise UsageError(
+            f"a classifier must know the {n_classes} classes of the dataset but knows {logits.shape[1]}; "
+            "train it on this dataset."
+        )
+    return hits(logits.argmax(axis=1) == labels)
+
+
 def judge_accuracy(
     *,
     generated: ArrayLike,
