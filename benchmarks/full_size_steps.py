@@ -25,8 +25,13 @@ MODELS = {
     "brain2image-gan": "eegcvpr40",
     "brain2image-vae": "eegcvpr40",
     "eeg-gan": "eegcvpr40",
+    "neurogan": "thoughtviz-object",
+    "neuromatch-lstm-gan": "eegcvpr40",
+    "neuromatch-lstm-gan.corrected": "eegcvpr40",
 }
 """Model → the dataset whose recordings and classes it is given."""
+OPTIONS = {"neurogan": {"perceptual": "image-classifier"}}
+"""What differs from the card: VGG-16 is not on every machine."""
 N_TRIALS, N_IMAGES, IMAGE_SIZE = 512, 256, 256
 RESULT = Path(__file__).parent / "results" / "full_size_steps-cpu.json"
 
@@ -54,7 +59,7 @@ def step(model: str, phase: int) -> dict[str, object]:
         image_of_trial=np.arange(N_TRIALS) % N_IMAGES,
     )
     torch.manual_seed(0)
-    net = build(card, spec)
+    net = build(card, spec, OPTIONS.get(model))
     recipes = registry.load_object(card.builder.partition(":")[0] + ":recipes")(net, data, seed=0)
     started = time.perf_counter()
     recipes[phase].step(0, rng)
