@@ -275,15 +275,25 @@ class PictureRows(Protocol):
 
 
 class ImageClassifierRecipe(Recipe):
-    """Cross-entropy of the image classifier on the training pictures, in an order drawn anew for every pass."""
+    """Cross-entropy of the image classifier on the training pictures, in an order drawn anew for every pass.
+
+    With ``noise`` that much white noise is added to them, so that a pattern too faint to see is no class to it.
+    """
 
     name = "image_classifier"
 
     def __init__(
-        self, classifier: ImageClassifier, pictures: PictureRows, config: Any, *, family: str, seed: int
+        self,
+        classifier: ImageClassifier,
+        pictures: PictureRows,
+        config: Any,
+        *,
+        family: str,
+        seed: int,
+        noise: float = 0.0,
     ) -> None:
         self.config, self.classifier, self.key = config, classifier, (family, "image classifier", seed)
-        self.pictures = pictures
+        self.pictures, self.noise = pictures, noise
         self.optimizer = KerasAdam(classifier.parameters(), lr=config.image_classifier_lr, eps=1e-8)
         self.n_steps = config.image_classifier_steps
 
@@ -298,7 +308,10 @@ class ImageClassifierRecipe(Recipe):
         rows = epoch_batch(step, n=len(self.pictures), batch_size=size, key=self.key)
         device = device_of(self.classifier)
         self.classifier.train()
-        found = self.classifier(self.pictures[rows].to(device))
+        images = self.pictures[rows]
+        if self.noise:
+            images = images + self.noise * torch.from_numpy(rng.standard_normal(images.shape, dtype=np.float32))
+        found = self.classifier(images.to(device))
         loss = cross_entropy(found, torch.from_numpy(self.pictures.labels[rows]).to(device))
         update(self.optimizer, loss, self.classifier)
         return {"cross-entropy": loss.item()}

@@ -100,6 +100,8 @@ class ThoughtVizConfig:
     """Pictures per step of the image classifier."""
     image_classifier_steps: int = 2000
     """Steps of the image classifier, which then is frozen."""
+    image_classifier_noise: float = 0.2
+    """Standard deviation of the noise on its pictures, of [0, 1]; without it, generators fool it by faint patterns."""
     generator_lr: float = 3e-5
     """Learning rate of the generator's Adam."""
     discriminator_lr: float = 5e-5
@@ -135,7 +137,11 @@ class ThoughtVizConfig:
             value = getattr(self, field.name)
             if field.name.endswith(("_lr", "_size", "_width", "_dim", "n_classes")) and value <= 0:
                 raise UsageError(f"{field.name} must be more than 0, but is {value}.")
-            if field.name.endswith(("_epochs", "_steps", "_penalty", "_decay")) and value is not None and value < 0:
+            if (
+                field.name.endswith(("_epochs", "_steps", "_penalty", "_decay", "_noise"))
+                and value is not None
+                and value < 0
+            ):
                 raise UsageError(f"{field.name} must be at least 0, but is {value}.")
             if field.name.endswith(("_betas", "_ema", "_momentum")):
                 if not all(0 <= decay < 1 for decay in np.atleast_1d(value or 0)):
@@ -398,12 +404,12 @@ def recipes(
             raise UsageError("training a GAN on labels needs pictures, but the dataset has none; prepare it with some.")
         return phases
     if model.config.gan == "thoughtviz":
-        classifier = ImageClassifier(
-            3 if model.config.colour == "rgb" else 1, model.config.image_classifier_width, data.n_classes
-        ).to(device_of(model))
-        phases.append(
-            ImageClassifierRecipe(classifier, Pictures(model, data), model.config, family="thoughtviz", seed=seed)
-        )
+        config, colour = model.config, model.config.colour == "rgb"
+        classifier = ImageClassifier(3 if colour else 1, config.image_classifier_width, data.n_classes)
+        classifier = classifier.to(device_of(model))
+        noise = config.image_classifier_noise * (1 if colour else 2)  # grey values span [-1, 1]
+        pictures = Pictures(model, data)
+        phases.append(ImageClassifierRecipe(classifier, pictures, config, family="thoughtviz", seed=seed, noise=noise))
         return [*phases, GANRecipe(model, classifier, data, seed=seed)]
     head = SharedHead(model.discriminator, data.n_classes).to(device_of(model))
     return [*phases, GANRecipe(model, head, data, seed=seed)]
