@@ -28,6 +28,12 @@ MODELS = {
     "neurogan": "thoughtviz-object",
     "neuromatch-lstm-gan": "eegcvpr40",
     "neuromatch-lstm-gan.corrected": "eegcvpr40",
+    "thoughtviz": "thoughtviz-object",
+    "thoughtviz.grey": "thoughtviz-digit",
+    "thoughtviz-acgan": "thoughtviz-object",
+    "thoughtviz-acgan.eeg": "thoughtviz-digit",
+    "thoughtviz-deligan": "thoughtviz-object",
+    "thoughtviz-deligan.eeg": "thoughtviz-digit",
 }
 """Model → the dataset whose recordings and classes it is given."""
 OPTIONS = {"neurogan": {"perceptual": "image-classifier"}}
