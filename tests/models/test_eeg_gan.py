@@ -25,6 +25,7 @@ from zoo.models.cvpr_lstm import (
     class_means,
     other_classes,
 )
+from zoo.models.eeg2image import DiffAug
 from zoo.models.eeg_gan import EEGGAN, EEGGANConfig, build, gan_step, matching_aware_loss, recipes
 from zoo.registry import PACKAGE, load_object, read_yaml
 from zoo.specs import EEGSpec, ModelCard
@@ -331,38 +332,46 @@ def test_the_discriminator_sees_the_condition() -> None:
     assert seen.shape == (2, 8, 4, 4)
 
 
-@pytest.mark.parametrize("conditional", [True, False])
-def test_a_step_is_the_two_updates_written_out(conditional: bool) -> None:
-    """Against plain code that shares nothing with ``gan_step`` but the networks."""
-    model = tiny(wrong_weight=0.7, fake_weight=0.4)
+@pytest.mark.parametrize(("conditional", "extras"), [(True, False), (False, False), (True, True)])
+def test_a_step_is_the_two_updates_written_out(conditional: bool, extras: bool) -> None:
+    """Against plain code that shares nothing with ``gan_step`` but the networks and the augmentation."""
+    model = tiny(wrong_weight=0.7, fake_weight=0.4, mode_weight=0.2 if extras else 0.0)
     twin = copy.deepcopy(model)
     torch.manual_seed(1)
-    real, right, noise = torch.rand(4, 3, 16, 16) * 2 - 1, torch.rand(4, 6), torch.randn(4, 5)
+    real, right, noise = torch.rand(4, 3, 16, 16) * 2 - 1, torch.rand(4, 6), (torch.randn(4, 5), torch.randn(4, 5))
     wrong = torch.rand(4, 6) if conditional else None
+    augment = [DiffAug.draw(rng(i), 4, 16) for i in range(3)] if extras else None
     rates: dict[str, Any] = {"lr": 1e-3, "betas": (0.5, 0.999)}
     optimizers = (Adam(model.generator.parameters(), **rates), Adam(model.discriminator.parameters(), **rates))
-    losses = gan_step(model, real=real, right=right, wrong=wrong, noise=noise, optimizers=optimizers)
+    losses = gan_step(model, real=real, right=right, wrong=wrong, noise=noise, augment=augment, optimizers=optimizers)
 
     g, d = twin.generator.train(), twin.discriminator.train()
     g_optimizer, d_optimizer = Adam(g.parameters(), **rates), Adam(d.parameters(), **rates)
     one, zero = torch.ones(4), torch.zeros(4)
-    fake, bce = g(noise, right), F.binary_cross_entropy
-    d_loss = bce(torch.sigmoid(d(real, right)), one)
-    fakes = bce(torch.sigmoid(d(fake.detach(), right)), zero)
+    fake, bce = g(noise[0], right), F.binary_cross_entropy
+    pictures = [real, fake.detach(), fake]
+    if augment is not None:
+        pictures = [change(picture) for change, picture in zip(augment, pictures, strict=True)]
+    d_loss = bce(torch.sigmoid(d(pictures[0], right)), one)
+    fakes = bce(torch.sigmoid(d(pictures[1], right)), zero)
     if wrong is None:
         d_loss = d_loss + fakes
     else:
-        d_loss = d_loss + 0.7 * bce(torch.sigmoid(d(real, wrong)), zero) + 0.4 * fakes
+        d_loss = d_loss + 0.7 * bce(torch.sigmoid(d(pictures[0], wrong)), zero) + 0.4 * fakes
     d_loss.backward()  # type: ignore[no-untyped-call]
     d_optimizer.step()
     g_optimizer.zero_grad()
-    g_loss = bce(torch.sigmoid(d(fake, right)), one)
-    g_loss.backward()  # type: ignore[no-untyped-call]
+    g_loss = total = bce(torch.sigmoid(d(pictures[2], right)), one)
+    if extras:
+        apart = (g(noise[1], right) - fake).abs().mean() / (noise[1] - noise[0]).abs().mean()
+        total = g_loss + 0.2 / (apart + 1e-5)
+    total.backward()
     g_optimizer.step()
     assert losses["discriminator"] == pytest.approx(d_loss.item(), rel=1e-5)
     assert losses["generator"] == pytest.approx(g_loss.item(), rel=1e-5)
+    assert set(losses) == {"discriminator", "generator"} | ({"mode"} if extras else set())
     for key, value in twin.named_parameters():
-        torch.testing.assert_close(dict(model.named_parameters())[key], value, rtol=0, atol=2e-5, msg=key)
+        torch.testing.assert_close(dict(model.named_parameters())[key], value, rtol=0, atol=5e-5, msg=key)
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -421,7 +430,8 @@ def test_an_interrupted_fit_ends_with_the_weights_of_an_uninterrupted_one(tmp_pa
         if done == 3:
             raise KeyboardInterrupt
 
-    options: dict[str, Any] = {"encoder_steps": 6, "unconditional_steps": 6, "gan_steps": 6, "condition": "trial"}
+    steps: dict[str, Any] = {"encoder_steps": 6, "unconditional_steps": 6, "gan_steps": 6}
+    options = {**steps, "condition": "trial", "augment": True, "mode_weight": 0.1, "gan_ema": 0.9}
     whole, broken, resumed = (tiny(**options) for _ in range(3))
     finished = fit(recipes(whole, data, seed=0)[phase], tmp_path / "whole", seed=0)
     with pytest.raises(KeyboardInterrupt):

@@ -6,11 +6,13 @@ ICCV, 3410-3418. No code was released, and only the abstract and a third party's
 From those: the LSTM features as condition (``zoo.models.cvpr_lstm``), and three pairs in every discriminator step (real
 with its condition, generated with its condition, real with the feature that stands for another class). **All else is a
 reconstruction of this zoo**: both networks (DCGAN at 64×64), losses and their weights, mean features of a class as
-condition, first training without a condition, flips, initial values, rates and durations. Each is an option.
+condition, first training without a condition, flips, initial values, rates and durations. Each is an option;
+``augment`` and ``mode_weight`` are in no account of the paper, serve where pictures are few, and are off by default.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -32,6 +34,7 @@ from zoo.models.cvpr_lstm import (
     check_positive,
     check_words,
 )
+from zoo.models.eeg2image import DiffAug, mode_seeking
 from zoo.models.layers import configure
 from zoo.models.recipes import device_of, update
 from zoo.specs import EEGSpec
@@ -70,6 +73,10 @@ class EEGGANConfig(CVPRLSTMConfig):
     """Passes over the training pictures with conditions."""
     gan_steps: int | None = None
     """Steps with conditions, instead of ``gan_epochs``."""
+    augment: bool = False
+    """Change colours and place of all that the discriminator sees (DiffAugment); for few pictures, ours."""
+    mode_weight: float = 0.0
+    """Weight of a mode-seeking term, which keeps pictures of one condition apart; for few pictures, ours."""
     gan_ema: float | None = None
     """Decay per step of a moving average of the GAN's weights that replaces them in the end, or null for none."""
 
@@ -79,7 +86,7 @@ class EEGGANConfig(CVPRLSTMConfig):
         check_words(self, condition=("class-mean", "trial"))
         check_least(self, 1, "noise_dim", "discriminator_width", "gan_batch_size")
         check_least(self, 0, "unconditional_epochs", "unconditional_steps", "gan_epochs", "gan_steps")
-        check_least(self, 0, "wrong_weight", "fake_weight")
+        check_least(self, 0, "wrong_weight", "fake_weight", "mode_weight")
         check_positive(self, "gan_lr")
         for name in ("gan_betas", "gan_ema"):
             if not all(0 <= decay < 1 for decay in np.atleast_1d(getattr(self, name) or 0)):
@@ -263,11 +270,18 @@ class GANRecipe(Recipe):
     def step(self, step: int, rng: np.random.Generator) -> dict[str, float]:
         config, device = self.model.config, device_of(self.model)
         real, labels = self.batches.draw(step, rng)
-        noise = torch.from_numpy(rng.standard_normal((len(real), config.noise_dim), dtype=np.float32)).to(device)
+        noise = torch.from_numpy(rng.standard_normal((2, len(real), config.noise_dim), dtype=np.float32)).to(device)
         right = self.batches.right(labels, rng) if self.conditional else real.new_zeros(len(real), config.n_features)
         wrong = self.batches.wrong(labels, rng) if self.conditional else None
-        optimizers = (self.generator_optimizer, self.discriminator_optimizer)
-        return gan_step(self.model, real=real, right=right, wrong=wrong, noise=noise, optimizers=optimizers)
+        return gan_step(
+            self.model,
+            real=real,
+            right=right,
+            wrong=wrong,
+            noise=(noise[0], noise[1]),
+            augment=[DiffAug.draw(rng, len(real), config.resolution) for _ in range(3)] if config.augment else None,
+            optimizers=(self.generator_optimizer, self.discriminator_optimizer),
+        )
 
 
 def matching_aware_loss(
@@ -292,29 +306,35 @@ def gan_step(
     real: Tensor,
     right: Tensor,
     wrong: Tensor | None,
-    noise: Tensor,
+    noise: tuple[Tensor, Tensor],
+    augment: list[DiffAug] | None = None,
     optimizers: tuple[Optimizer, Optimizer],
 ) -> dict[str, float]:
     """One discriminator, then one generator update on the same generated images, with all that is random passed in.
 
     Shape:
-        real: (n, 3, resolution, resolution) in [-1, 1]; right, wrong: (n, n_features); noise: (n, noise_dim).
+        real: (n, 3, resolution, resolution) in [-1, 1]; right, wrong: (n, n_features).
+        noise: two of (n, noise_dim); the second is used by the mode-seeking term alone.
+        augment: three draws: of real pictures, of generated ones in the discriminator step, and in the generator step.
         optimizers: of the generator, of the discriminator.
     """
     config, generator, discriminator = model.config, model.generator.train(), model.discriminator.train()
-    fake = generator(noise, right)
+    shown: Sequence[Callable[[Tensor], Tensor]] = augment or [nn.Identity()] * 3
+    fake = generator(noise[0], right)
 
-    seen = discriminator.look(real)
+    seen = discriminator.look(shown[0](real))
     loss = matching_aware_loss(
         right=discriminator.judge(seen, right),
         wrong=None if wrong is None else discriminator.judge(seen, wrong),
-        fake=discriminator(fake.detach(), right),
+        fake=discriminator(shown[1](fake.detach()), right),
         wrong_weight=config.wrong_weight,
         fake_weight=config.fake_weight,
     )
     update(optimizers[1], loss, discriminator)
 
-    adversarial = F.softplus(-discriminator(fake, right)).mean()
-    update(optimizers[0], adversarial, generator)
-    discriminator_loss, generator_loss = torch.stack([loss.detach(), adversarial.detach()]).tolist()
-    return {"discriminator": discriminator_loss, "generator": generator_loss}
+    adversarial = F.softplus(-discriminator(shown[2](fake), right)).mean()
+    losses = {"discriminator": loss, "generator": adversarial}
+    if config.mode_weight:
+        losses["mode"] = mode_seeking((fake, generator(noise[1], right)), noise)
+    update(optimizers[0], adversarial + config.mode_weight * losses.get("mode", 0), generator)
+    return {name: value.item() for name, value in losses.items()}
