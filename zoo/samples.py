@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from zoo.models.base import Model
 
 MANIFEST, PICTURES, ARRAY, GRID = "manifest.jsonl", "samples", "samples.npy", "grid.png"
-GRID_CLASSES, GRID_COLUMNS = 12, 12
+GRID_CLASSES, GRID_COLUMNS = 12, 8
 """Most rows and columns of the grid."""
 
 
