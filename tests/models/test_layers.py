@@ -23,6 +23,7 @@ from zoo.models.layers import (
     keras_lstm,
     l2_normalise,
     spectral_normalise_,
+    standardise,
     steps_per_epoch,
     truncated_normal_,
 )
@@ -233,3 +234,12 @@ def test_adam_calls_a_closure_with_gradients() -> None:
 
     assert KerasAdam([parameter], lr=0.5).step(closure) == 4.0
     assert parameter.item() == pytest.approx(1.5, abs=1e-5)
+
+
+def test_standardised_channels_lose_offset_and_amplitude_but_not_their_shape() -> None:
+    shape = np.sin(np.arange(64) / 5)
+    eeg = np.stack([4e-3 + 1e-6 * shape, -2e-3 - 3e-5 * shape, np.full(64, 1e-3)])[None]
+    found = standardise(torch.from_numpy(eeg))[0].numpy()
+    assert found.dtype == np.float32
+    wanted = (shape - shape.mean()) / shape.std()
+    np.testing.assert_allclose(found, [wanted, -wanted, np.zeros(64)], atol=1e-6)

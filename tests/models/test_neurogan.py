@@ -406,12 +406,11 @@ def test_the_gan_trains_the_encoder_only_if_asked(kind: str) -> None:
 
 
 def test_the_classifiers_learn() -> None:
-    model = tiny(encoder_lr=0.02, image_classifier_steps=80, image_classifier_lr=0.02, eeg_scaling="standard")
+    model = tiny(encoder_lr=0.02, image_classifier_lr=0.02, eeg_scaling="standard")
     encoder, classifier, _ = recipes(model, training_data(n=40, n_val=20), seed=3)
-    for phase, steps in ((encoder, 60), (classifier, 80)):
+    for phase, steps in ((encoder, 100), (classifier, 60)):
         losses = [phase.step(step, np.random.default_rng(step))["cross-entropy"] for step in range(steps)]
         assert np.mean(losses[-5:]) < 0.5 * losses[0], phase.name
-    assert encoder.validate() > 0.9
 
 
 @pytest.mark.parametrize(("phase", "kind"), [(0, "frozen"), (1, "frozen"), (2, "frozen"), (2, "finetuned")])
