@@ -307,6 +307,15 @@ def test_the_grid_shows_classes_down_and_real_beside_generated(
     assert (folder / "grid.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_grid_shows_the_names_of_its_columns_and_rows(tmp_path: Path) -> None:
+    images = np.zeros((2, 3, 4, 4), np.uint8)
+    shown = {}
+    for columns, rows in (("ab", "xy"), ("ac", "xy"), ("ab", "xz")):
+        plots.sample_grid(Grid((*columns,), dict.fromkeys(rows, images)), tmp_path / "grid.png", title="")
+        shown[columns + rows] = (tmp_path / "grid.png").read_bytes()
+    assert len(set(shown.values())) == 3
+
+
 def test_recordings_without_pictures_have_samples_and_a_grid_of_them(
     model: EEG2Image, drawn: list[Grid], tmp_path: Path
 ) -> None:

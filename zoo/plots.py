@@ -37,12 +37,12 @@ def sample_grid(grid: Grid, path: Path, *, title: str) -> None:
     figure = Figure(figsize=(1.7 + 0.8 * n, 0.5 + 0.85 * len(grid.rows)), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(grid.rows), n, squeeze=False)
-    for line, (system, images) in zip(axes, grid.rows.items(), strict=True):
+    for row, (line, (system, images)) in enumerate(zip(axes, grid.rows.items(), strict=True)):
         for column, (axis, image) in enumerate(zip(line, images, strict=True)):
             axis.imshow(image.transpose(1, 2, 0), interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
-            if line is axes[0]:
+            if row == 0:
                 axis.set_title(grid.concepts[column], fontsize=8)
             if column == 0:
                 axis.set_ylabel(system, rotation=0, ha="right", va="center", fontsize=9)
