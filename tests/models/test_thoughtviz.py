@@ -586,6 +586,25 @@ def test_encoder_and_image_classifier_learn() -> None:
     assert last < 0.1
 
 
+def test_the_image_classifier_sees_its_pictures_in_noise_of_the_size_of_their_range(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, seen = training_data(n_classes=2), list[Tensor]()
+    forward = ImageClassifier.forward
+
+    def watched(self: ImageClassifier, image: Tensor) -> Tensor:
+        seen.append(image)
+        return forward(self, image)
+
+    monkeypatch.setattr(ImageClassifier, "forward", watched)
+    for options, wanted in (({}, 0.1), (GREY, 0.2)):  # grey values span twice as much
+        for noise in (0.0, 0.1):
+            recipe = recipes(tiny(**options, image_classifier_noise=noise), data, seed=0)[1]
+            recipe.step(0, np.random.default_rng(0))
+        plain, noisy = seen[-2:]
+        assert (noisy - plain).std().item() == pytest.approx(wanted, rel=0.1)
+
+
 KINDS: list[dict[str, Any]] = [
     {},
     {"semantics": "as_intended"},
