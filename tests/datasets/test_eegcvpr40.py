@@ -6,6 +6,7 @@ length. Sample 20 of every segment tells which record it is.
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -630,7 +631,10 @@ def test_the_real_embeddings_convert_row_by_row(shared: Path) -> None:
 
 
 def test_fewer_rows_are_a_partial_copy(tmp_path: Path) -> None:
-    dataset = prepared("eegcvpr40-features", write_features(tmp_path / "f.npz"))
+    base.prepare("eegcvpr40-features", source=write_features(tmp_path / "f.npz"))
+    (sentence,) = base.check("eegcvpr40-features")
+    assert sentence.startswith("random-row@1 was cut from other trials: 7952 there, 400 here; ")
+    dataset = base.load("eegcvpr40-features")
     assert dataset.report == ("400 of 7952 rows are here, so this copy is partial.",)
     assert dataset.split_ids == ["random-row@0"]
     roles = roles_of(dataset, "random-row@0")
@@ -664,10 +668,13 @@ def test_other_arrays_are_no_embeddings(changes: dict[str, Any], sentence: str, 
 
 def test_a_file_that_is_no_npz_is_refused(tmp_path: Path) -> None:
     (tmp_path / "f.npz").write_bytes(b"no zip")
-    assert refused("eegcvpr40-features", tmp_path / "f.npz").startswith(
+    sentence = (
         "--source of eegcvpr40-features must be an .npz file with the arrays embedding and label, but f.npz cannot be "
-        "read as one ("
+        "read as one; get it again."
     )
+    assert refused("eegcvpr40-features", tmp_path / "f.npz") == sentence
+    (tmp_path / "f.npz").write_bytes(pickle.dumps({}))  # numpy would advise to load it unsafely
+    assert refused("eegcvpr40-features", tmp_path / "f.npz") == sentence
     assert refused("eegcvpr40-features", write_features(tmp_path / "f.npz"), tmp_path) == (
         "eegcvpr40-features takes no --images, since its labels are numbers without names; leave it out."
     )

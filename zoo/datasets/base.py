@@ -249,11 +249,15 @@ def check(name: str) -> list[str]:
             dataset.roles(dataset.split(split_id))
         except (IntegrityError, UsageError) as error:
             differs.append(str(error))
+    elsewhere: dict[str, list[Split]] = {}
     for about in dataset.card.splits:
         path = RELEASED / dataset.id / f"{about.id}.json"
         if path.exists() and about.id not in dataset.split_ids:
             split = parse_split(path.read_bytes(), about.id, about.sha256)
-            differs.append(f"{about.id} was cut from other trials: {_difference(split, dataset)}")
+            elsewhere.setdefault(split.trials_fingerprint, []).append(split)
+    for first, *more in elsewhere.values():
+        names = f"{first.id} and {len(more)} more were" if more else f"{first.id} was"
+        differs.append(f"{names} cut from other trials: {_difference(first, dataset)}")
     return differs
 
 
@@ -268,8 +272,12 @@ def _difference(split: Split, dataset: EEGDataset) -> str:
     elif dataset.card.n_trials and dataset.card.n_trials != found.n_trials:
         said.append(f"{dataset.card.n_trials} were published, {found.n_trials} are here")
     if lacking:
-        said.append(f"{len(lacking)} of its {len(listed)} values of {split.unit} are not here, such as {lacking[0]!r}")
-    if wanted and (changed := [name for name, value in wanted.columns.items() if found.columns.get(name) != value]):
+        said.append(
+            f"{len(lacking)} of the {len(listed)} values of {split.unit} in {split.id} are not here, such as "
+            f"{lacking[0]!r}"
+        )
+    changed = [name for name, value in wanted.columns.items() if found.columns.get(name) != value] if wanted else []
+    if wanted and wanted.n_trials == found.n_trials and changed:
         said.append(f"columns that differ: {', '.join(changed)}")
     return f"{'; '.join(said) or 'their columns differ'}; use {', '.join(dataset.split_ids) or 'another copy'}."
 

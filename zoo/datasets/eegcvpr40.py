@@ -120,7 +120,7 @@ def build_features(
     except Exception as error:  # whatever a stranger's file makes numpy stumble over
         raise UsageError(
             f"--source of {card.id} must be an .npz file with the arrays embedding and label, but {source.name} cannot "
-            f"be read as one ({error}); get it again."
+            "be read as one; get it again."
         ) from error
     width = card.eeg.n_channels
     if embedding.ndim != 2 or embedding.shape[1] != width or label.shape != embedding.shape[:1]:
