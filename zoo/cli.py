@@ -156,10 +156,7 @@ def info(
     if as_json:
         _print_json(cards[name].model_dump(mode="json"))
     else:
-        import yaml
-
-        shown = cards[name].model_dump(mode="json", exclude_defaults=True)
-        sys.stdout.write(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100))
+        _print_yaml(cards[name].model_dump(mode="json", exclude_defaults=True))
 
 
 @app.command()
@@ -192,9 +189,7 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         _print_json(found)
     else:
-        import yaml
-
-        sys.stdout.write(yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=100))
+        _print_yaml(found)
 
 
 def _here(card: Any) -> str:
@@ -276,10 +271,8 @@ def data_info(name: str, as_json: Json = False) -> None:
     if as_json:
         _print_json(found)
     else:
-        import yaml
-
         found["card"] = {key: value for key, value in found["card"].items() if value not in (None, [], {})}
-        sys.stdout.write(yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=100))
+        _print_yaml(found)
 
 
 def _show_prepared(name: str, folder: Path) -> None:
@@ -865,9 +858,26 @@ def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def _print_yaml(value: Any) -> None:
+    """As YAML, with lists of numbers and single words (channels, concepts) in lines instead of one row each."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    def as_list(dumper: Dumper, items: list[Any]) -> yaml.Node:
+        words = all(not isinstance(item, list | dict) and " " not in str(item) for item in items)
+        return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=words)
+
+    Dumper.add_representer(list, as_list)
+    sys.stdout.write(yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100))
+
+
 def _progress(quiet: bool) -> Any:
     from zoo.progress import shown
 
+    if quiet or not sys.stderr.isatty():  # before huggingface_hub is imported
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     return shown(quiet)
 
 
