@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from zoo.errors import MissingError, UsageError
 from zoo.models import eeg2image
 from zoo.models.class_gan import ClassGAN, build, recipes
 from zoo.plan import config_of
-from zoo.specs import EEGSpec
+from zoo.specs import EEGSpec, ModelCard
 from zoo.stats import keyed_rng
 from zoo.training import TrainingData, fit
 
@@ -179,8 +180,32 @@ def test_a_model_that_is_not_here_and_classes_without_a_code_are_refused() -> No
         recipes(tiny(), dataclasses.replace(training_data(), n_classes=5), seed=0)
 
 
+PRESETS = [card for card in registry.models.cards() if card.family == "class-gan"]
+
+
 def test_cards_say_that_they_are_controls() -> None:
-    cards = [card for card in registry.models.cards() if card.family == "class-gan"]
-    assert [card.id for card in cards] == ["class-gan", "class-gan.eeg2image-small"]
-    assert {card.conditioned_on for card in cards} == {"label"}
-    assert not any(card.claims or card.eeg for card in cards)
+    assert {"class-gan", "class-gan.eeg2image-small", "class-gan.thoughtviz-small"} <= {card.id for card in PRESETS}
+    for card in PRESETS:
+        assert card.conditioned_on == "label"
+        assert not card.claims
+        assert card.resolution == registry.models.get(card.preset.get("of", "eeg2image")).resolution
+
+
+@pytest.mark.parametrize("card", [card for card in PRESETS if card.preset], ids=lambda card: card.id)
+def test_every_preset_takes_a_step_of_every_phase(card: ModelCard, data: TrainingData) -> None:
+    torch.manual_seed(0)
+    model = build(load("phantom").spec, **card.preset)
+    found = recipes(model, data, seed=0)
+    assert found[0].name == "encoder"
+    for phase in found:
+        losses = phase.step(0, np.random.default_rng(0))
+        assert np.isfinite([*losses.values()]).all()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainingData]:
+    """Of phantom, with recordings that nobody can have read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZOO_CACHE", str(tmp_path_factory.mktemp("phantom")))
+        phantom = load("phantom")
+        yield dataclasses.replace(phantom.training_data(phantom.split()), eeg=np.empty(0))
