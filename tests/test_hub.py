@@ -745,6 +745,15 @@ def test_an_unreachable_hub_is_said_at_once(
     assert time.monotonic() - began < 10  # huggingface_hub alone tries for 24 s, each time
 
 
+@pytest.mark.parametrize("endpoint", ["", "huggingface.co"])
+def test_an_endpoint_that_is_no_address_is_said(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    said = f"HF_ENDPOINT must be the address of a Hub such as https://huggingface.co, but is {endpoint!r}; unset it."
+    assert no(UsageError, lambda: resolve(DATASET)) == said
+
+
 # ---- Xet, which the real Hub prefers
 
 

@@ -524,6 +524,11 @@ def _explained(place: Place, so: str, *, asks: bool = False) -> Iterator[HfApi]:
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RevisionResolutionError
 
     api = HfApi(library_name="eeg-image-zoo")
+    if not urlsplit(api.endpoint).hostname:
+        raise UsageError(
+            f"HF_ENDPOINT must be the address of a Hub such as https://huggingface.co, but is {api.endpoint!r}; "
+            "unset it."
+        )
     if not offline():
         _reach(api.endpoint, so)
     try:
