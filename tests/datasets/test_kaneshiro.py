@@ -12,6 +12,7 @@ import scipy.io
 from PIL import Image
 
 from zoo import registry, store
+from zoo.audits.leakage import audit_split
 from zoo.datasets import base, kaneshiro
 from zoo.errors import MissingError, UsageError
 
@@ -86,6 +87,15 @@ def test_splits_hold_out_what_their_names_say(tmp_path: Path) -> None:
     roles = data.roles(data.split("published-90-10"))
     assert [int((roles == role).sum()) for role in ("train", "val", "test")] == [1170, 130, 140]
     assert len(set(trials["stimulus_id"][roles == "test"])) > 60  # photographs lie on both sides, as published
+    found = audit_split(
+        eeg=data.eeg,
+        spec=data.spec,
+        labels=data.labels,
+        trials=trials,
+        roles=roles,
+        protocol=data.split("published-90-10").protocol,
+    )
+    assert found.verdict == "suspect"
 
 
 def test_a_partial_copy_says_who_is_missing(tmp_path: Path) -> None:
