@@ -34,6 +34,9 @@ MODELS = {
     "thoughtviz-acgan.eeg": "thoughtviz-digit",
     "thoughtviz-deligan": "thoughtviz-object",
     "thoughtviz-deligan.eeg": "thoughtviz-digit",
+    "eegstylegan-ada": "eegcvpr40-raw",
+    "eegstylegan-ada.cnn": "eegcvpr40-raw",
+    "eegstylegan-ada.thoughtviz": "thoughtviz-object",
 }
 """Model → the dataset whose recordings and classes it is given."""
 OPTIONS = {"neurogan": {"perceptual": "image-classifier"}}
