@@ -717,7 +717,7 @@ def test_moving_statistics_move_once_in_the_generator_and_three_times_in_the_dis
     assert {model.discriminator.dropout} == {0.0 if semantics == "as_run" else 0.5}
 
 
-@pytest.mark.parametrize("options", [{}, {"gan": "acgan"}, {"gan": "deligan"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"class_weight": 3.0}, {"gan": "acgan"}, {"gan": "deligan"}], ids=str)
 def test_a_step_of_phase_0_is_the_three_updates_written_out(options: dict[str, Any]) -> None:
     """Against plain code on networks at inference, which is what phase 0 computes."""
     model = tiny(**options)
@@ -778,7 +778,7 @@ def test_a_step_of_phase_0_is_the_three_updates_written_out(options: dict[str, A
     g_optimizer.zero_grad()
     verdict, seen = d(fake)
     klass = F.nll_loss(twin_classes(seen if shared else fake).log(), labels)
-    loss = F.binary_cross_entropy(verdict, torch.ones_like(verdict)) + klass
+    loss = F.binary_cross_entropy(verdict, torch.ones_like(verdict)) + model.config.class_weight * klass
     if model.config.gan != "acgan":
         loss = loss + 0.01 * g.code.gaussian.std.square().sum()
     loss.backward()  # type: ignore[no-untyped-call]

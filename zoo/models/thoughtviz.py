@@ -80,6 +80,8 @@ class ThoughtVizConfig:
     """Role whose encodings condition the GAN in training; the authors took those of the test windows."""
     gaussian_penalty: float = 0.01
     """Weight of the summed squares of the Gaussian layer's deviations in the generator's loss."""
+    class_weight: float = 1.0
+    """Weight of the classes in the generator's loss."""
     encoder_lr: float = 1e-4
     """Learning rate of the EEG classifier's Nesterov SGD."""
     encoder_decay: float = 1e-6
@@ -138,7 +140,7 @@ class ThoughtVizConfig:
             if field.name.endswith(("_lr", "_size", "_width", "_dim", "n_classes")) and value <= 0:
                 raise UsageError(f"{field.name} must be more than 0, but is {value}.")
             if (
-                field.name.endswith(("_epochs", "_steps", "_penalty", "_decay", "_noise"))
+                field.name.endswith(("_epochs", "_steps", "_penalty", "_decay", "_noise", "_weight"))
                 and value is not None
                 and value < 0
             ):
@@ -590,7 +592,7 @@ def gan_step(
     verdict, seen = discriminator(fake)
     losses["generator"] = binary_cross_entropy(verdict, 1.0)
     losses["class"] = cross_entropy(classes(seen if isinstance(classes, SharedHead) else fake), labels)
-    loss = losses["generator"] + losses["class"]
+    loss = losses["generator"] + config.class_weight * losses["class"]
     if (gaussian := generator.code.gaussian) is not None:
         loss = loss + config.gaussian_penalty * gaussian.penalty()
     update(optimizers[0], loss, generator)
