@@ -23,6 +23,7 @@ SPECS = {
     shape: EEGSpec(ch_names=tuple(f"E{i}" for i in range(shape[0])), sfreq=sfreq, tmin=0, n_times=shape[1])
     for shape, sfreq in (((3, 40), 100), ((14, 32), 128), ((128, 440), 1000))
 }
+FEW = slice(0, 2)
 ROUNDING = 1e-5
 """Of the largest value: what another order of float32 sums may move, as other batch sizes bring."""
 
@@ -105,15 +106,15 @@ def test_any_recordings_are_taken_or_refused_in_a_sentence(card: ModelCard, shap
         assert str(shape[0]) in refused or str(shape[1]) in refused
         return
     assert model.spec == spec
-    found = outputs(model)
+    found = outputs(model, FEW)
     for value in found.values():
         assert value.dtype == torch.float32
         assert value.isfinite().all()
     if isinstance(model, EEGEncoder):
         assert found["encode"].ndim == 2
-        assert len(found["encode"]) == 8
+        assert len(found["encode"]) == 2
     if isinstance(model, Reconstructor):
-        assert found["decode"].shape == (8, 3, model.resolution, model.resolution)
+        assert found["decode"].shape == (2, 3, model.resolution, model.resolution)
         assert card.resolution in (None, model.resolution)
         assert 0 <= found["decode"].min() < found["decode"].max() <= 1
 
@@ -125,10 +126,11 @@ def test_weights_and_outputs_are_decided_by_the_seed(card: ModelCard) -> None:
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
     assert any(not torch.equal(value, states[2][key]) for key, value in states[0].items())
     torch.manual_seed(7)  # the global generator is no source of anything at inference
-    made = outputs(first)
+    made = outputs(first, FEW)
     torch.manual_seed(8)
-    assert all(torch.equal(value, outputs(again)[name]) for name, value in made.items())
-    assert any(not torch.equal(value, outputs(other)[name]) for name, value in made.items())
+    same, differs = outputs(again, FEW), outputs(other, FEW)
+    assert all(torch.equal(value, same[name]) for name, value in made.items())
+    assert any(not torch.equal(value, differs[name]) for name, value in made.items())
 
 
 @run_here
@@ -158,7 +160,8 @@ def test_weights_come_back_as_they_were_saved(card: ModelCard) -> None:
     state, kept = model.state_dict(), loaded.state_dict()
     assert list(state) == list(kept)
     assert all(torch.equal(value, kept[key]) for key, value in state.items())
-    assert all(torch.equal(value, outputs(loaded)[name]) for name, value in outputs(model).items())
+    made, same = outputs(model, FEW), outputs(loaded, FEW)
+    assert all(torch.equal(value, same[name]) for name, value in made.items())
     parts = {key.partition(".")[0] for key in state}
     assert parts <= set(model.parts()), "tensors outside of parts() would not be saved"
 
