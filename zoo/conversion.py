@@ -48,7 +48,7 @@ def convert(model: str, source: Path) -> tuple[Path, dict[str, Any]]:
         "counters": {key: float(value) for key, value in converted.counters.items()},
         "forward_check": check(converted),
     }
-    state = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in converted.state.items()}
+    state = {key: torch.from_numpy(np.asarray(value, order="C")) for key, value in converted.state.items()}
     name = f"converted-{digest(receipt['source_sha256'])[:8]}"
     folder, _ = weights.save_state(
         state,
