@@ -30,7 +30,10 @@ from zoo.record import Record, Value
 from zoo.specs import EEGSpec, HubRepo, Weights
 
 EPOC = registry.models.get("eeg2image").eeg
-SMALLER = {"eeg2image": {"resolution": 16, "generator_width": 16, "discriminator_width": 4}}
+SMALLER: dict[str, dict[str, Any]] = {
+    "eeg2image": {"resolution": 16, "generator_width": 16, "discriminator_width": 4},
+    "eegstylegan-ada": {"resolution": 16, "channel_base": 256, "channel_max": 16},
+}
 """By family: config fields that make its networks quick to send. A family that is not named is sent as it is."""
 NAMES = [card.id for card in registry.models.cards() if card.builder is not None]
 REPO = "zoo-org/narrow"
