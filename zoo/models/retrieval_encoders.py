@@ -302,5 +302,5 @@ def recipes(
     """
     raise UsageError(
         f"training {model.config.network} needs CLIP features of every training picture, and its recipe is not in this "
-        "release; build it in Python and train it there, or evaluate it with weights of your own."
+        "release; train it in Python and evaluate the model you have there."
     )
