@@ -106,6 +106,8 @@ class NeuroGANConfig:
     """Pictures per step of the image classifier."""
     image_classifier_steps: int = 2000
     """Steps of the image classifier, which then is frozen."""
+    image_classifier_noise: float = 0.2
+    """Standard deviation of the noise on its pictures, of [0, 1]; without it, generators fool it by faint patterns."""
     generator_lr: float = 5e-5
     """Learning rate of the generator's Adam, as in ThoughtViz' grey networks; unverified."""
     discriminator_lr: float = 5e-5
@@ -131,6 +133,7 @@ class NeuroGANConfig:
         check_least(self, 1, "noise_dim", "generator_width", "discriminator_width", "image_classifier_width")
         check_least(self, 1, "encoder_batch_size", "image_classifier_batch_size", "gan_batch_size")
         check_least(self, 0, "encoder_epochs", "encoder_steps", "image_classifier_steps", "gan_epochs", "gan_steps")
+        check_least(self, 0, "image_classifier_noise")
         check_least(self, 0, "classification_weight", "perceptual_weight", "gaussian_penalty", "encoder_decay")
         check_positive(self, "encoder_lr", "image_classifier_lr", "generator_lr", "discriminator_lr")
         for name in ("encoder_momentum", "gan_betas", "gan_ema", "discriminator_dropout"):
@@ -360,11 +363,12 @@ def recipes(model: NeuroGAN, data: TrainingData, *, seed: int, select: Literal["
     if not data.images:
         return phases
     config, pictures = model.config, Pictures(model, data)
+    noise = 2 * config.image_classifier_noise  # values span [-1, 1]
     classifier = ImageClassifier(3, config.image_classifier_width, data.n_classes).to(device_of(model))
     judge = load_vgg16().to(device_of(model)) if config.perceptual == "vgg16" else classifier
     return [
         *phases,
-        ImageClassifierRecipe(classifier, pictures, config, family="neurogan", seed=seed),
+        ImageClassifierRecipe(classifier, pictures, config, family="neurogan", seed=seed, noise=noise),
         GANRecipe(model, classifier, judge, pictures, data, seed=seed),
     ]
 
