@@ -231,8 +231,8 @@ def test_recordings_too_short_for_the_heads_are_refused() -> None:
 
 def test_training_is_refused_in_a_sentence() -> None:
     message = (
-        "training ubp needs CLIP features of every training picture, and its recipe is not in this release; train it in "
-        "Python and evaluate the model you have there."
+        "training ubp needs CLIP features of every training picture, and its recipe is not in this release; train it "
+        "in Python and evaluate the model you have there."
     )
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         zoo.train("ubp", "phantom", device="cpu")
