@@ -42,7 +42,7 @@ SMALLER: dict[str, dict[str, Any]] = {
     "class_gan": {"of": "eeg2image.small"},
     "eegchannelnet": {"temporal_width": 4, "spatial_width": 4, "head_units": 16},
 }
-"""By module or by name: config fields that make its networks quick to send. A model that is not named is sent as it is."""
+"""By module or name: config fields that make networks quick to send. A model that is not named is sent as it is."""
 NAMES = [card.id for card in registry.models.cards() if card.builder is not None]
 REPO = "zoo-org/narrow"
 
