@@ -340,13 +340,15 @@ def data_add(
 @data_app.command("check")
 def data_check(name: str) -> None:
     """Compare a prepared dataset with what was written down about it."""
-    from zoo.datasets.base import check
+    from zoo.datasets.base import check, load
     from zoo.errors import IntegrityError
 
     differs = check(name)
     if differs:
         raise IntegrityError("\n".join(differs))
     sys.stdout.write(f"{name}: every file, the trials and the splits are what they should be\n")
+    if not (data := load(name)).complete:
+        sys.stderr.write(f"this copy is partial: its splits {', '.join(data.split_ids)} belong to no other copy.\n")
 
 
 @app.command()

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from typer.testing import CliRunner
 
 from zoo import __version__, registry, store
+from zoo.cli import app
 from zoo.datasets import base, recipes
 from zoo.datasets.base import Prepared, Stimulus, strings
 from zoo.errors import IntegrityError, MissingError, UnknownNameError, UsageError
@@ -682,3 +684,11 @@ def test_pictures_are_decoded_when_asked_for_and_read_a_group_at_a_time(
     assert [int(picture[0, 0, 0]) for picture in images] == [60 * (int(row) % 4) for row in rows]
     assert len(decoded) == 4
     assert [int(picture[0, 0, 0]) for picture in images[1:3]] == [60 * (int(row) % 4) for row in rows[1:3]]
+
+
+def test_check_says_that_a_copy_is_partial(dataset: base.EEGDataset) -> None:
+    result = CliRunner().invoke(app, ["data", "check", "tiny"])
+    assert (result.exit_code, result.stderr) == (
+        0,
+        "this copy is partial: its splits stimulus-out@0 belong to no other copy.\n",
+    )
