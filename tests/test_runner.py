@@ -375,6 +375,21 @@ def test_find_track_falls_back_to_an_unreleased_one() -> None:
     split = data.split("subject-out").model_copy(update={"id": "mine@0"})
     assert find_track(data, split).id == "reconstruction/phantom.mine@0"
     assert find_track(data, data.split("subject-out")).id == "reconstruction/phantom.subject-out@2"  # the newest
+    assert find_track(data, data.split("subject-out"), "recognition").id == "recognition/phantom.subject-out@1"
+    unreleased = find_track(data, split, "recognition")
+    assert (unreleased.id, unreleased.headline) == ("recognition/phantom.mine@0", "classifier_accuracy")
+    assert {registry.metrics.get(name).sees for name in unreleased.metrics} == {"eeg"}
+    assert unreleased.controls == ("shuffled-eeg", "other-subject", "gaussian-eeg")
+
+
+def test_tracks_of_recognition_name_splits_and_metrics_that_exist() -> None:
+    cards = [card for card in registry.tracks.cards() if card.task == "recognition"]
+    assert len(cards) >= 19
+    for card in cards:
+        assert registry.datasets.get(card.dataset).split(card.split).id == card.split
+        assert {registry.metrics.get(name).sees for name in card.metrics} == {"eeg"}
+        assert card.headline in card.metrics
+        assert card.id == f"recognition/{card.dataset}.{card.split.partition('@')[0]}@1"
 
 
 def test_metrics_without_their_weights_are_null_with_the_command_that_brings_them() -> None:
