@@ -406,7 +406,7 @@ def test_the_gan_trains_the_encoder_only_if_asked(kind: str) -> None:
 
 
 def test_the_classifiers_learn() -> None:
-    model = tiny(encoder_lr=0.02, image_classifier_lr=0.02, eeg_scaling="standard")
+    model = tiny(encoder_lr=0.02, image_classifier_lr=0.02, image_classifier_noise=0.0, eeg_scaling="standard")
     encoder, classifier, _ = recipes(model, training_data(n=40, n_val=20), seed=3)
     for phase, steps in ((encoder, 100), (classifier, 60)):
         losses = [phase.step(step, np.random.default_rng(step))["cross-entropy"] for step in range(steps)]
