@@ -171,9 +171,7 @@ def test_an_announced_dataset_is_two_lines_and_exit_5(command: str, monkeypatch:
     )
 
 
-@pytest.mark.parametrize(
-    "command", ["eval mind-vis -d phantom", "train mind-vis -d phantom", "weights pull mind-vis"]
-)
+@pytest.mark.parametrize("command", ["eval mind-vis -d phantom", "train mind-vis -d phantom", "weights pull mind-vis"])
 def test_an_announced_model_is_two_lines_and_exit_5(command: str) -> None:
     expected = (
         f"mind-vis is announced but not in this release (eeg-image-zoo {zoo.__version__}): "
