@@ -11,6 +11,8 @@ from typing import Any
 os.environ["HF_HUB_OFFLINE"] = "1"  # read at import by huggingface_hub, so before anything imports it
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: more threads than those only wait for one another
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

@@ -21,8 +21,9 @@ from typer.testing import CliRunner, Result
 
 import zoo
 from leaderboard.board import FsBoard
-from zoo import cli, registry, store, weights
+from zoo import registry, store, weights
 from zoo.cli import app
+from zoo.cli.common import show_record
 from zoo.datasets import base, phantom
 from zoo.datasets.base import Prepared
 from zoo.errors import MissingError
@@ -315,7 +316,7 @@ def test_hours_of_training_on_a_cpu_are_announced_once_a_phase(
 
     monkeypatch.setattr("zoo.runner.train", train)
     monkeypatch.setattr("zoo.plan.pick_device", lambda name: "cuda" if name == "cuda" else "cpu")
-    monkeypatch.setattr("zoo.cli.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("zoo.cli.run.time.monotonic", lambda: clock[0])
     result = call("train", "eeg2image", "-d", "phantom", *options)
     assert (result.exit_code, result.stdout) == (0, "folder\n")
     assert "".join(line for line in result.stderr.splitlines(keepends=True) if line.startswith("hint")) == expected
@@ -456,7 +457,7 @@ def test_the_command_that_brings_a_metric_is_on_one_line(
 ) -> None:
     reason = "a file with a long name is not on this machine. " * 3 + "to fetch it, run: zoo weights pull inception"
     record = make_record(values={"fid": Value(value=None, reason=reason)})
-    cli._show_record(record, Path("here"))
+    show_record(record, Path("here"))
     shown = capsys.readouterr()
     assert f"not measured, {reason}: fid" in shown.out.splitlines()
     assert shown.err == f"record {record.id[:12]}: here/records/{record.name}\n"
@@ -517,7 +518,7 @@ def test_a_reader_that_leaves_early_is_told_nothing(monkeypatch: pytest.MonkeyPa
     def closed(value: Any) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    monkeypatch.setattr("zoo.cli._print_json", closed)
+    monkeypatch.setattr("zoo.cli.cards.print_json", closed)
     result = call("list", "models", "--json")
     assert (result.exit_code, result.output) == (1, "")
 
