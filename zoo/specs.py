@@ -15,7 +15,7 @@ from zoo.errors import UsageError
 Pairing = Literal["instance", "class", "none"]
 """How trials and images belong together: each trial has its own image, only the class is shared, or not at all."""
 Verdict = Literal["clean", "suspect", "confounded", "unknown"]
-Task = Literal["reconstruction", "recognition", "encoding", "editing"]
+Task = Literal["reconstruction", "recognition", "encoding", "retrieval", "editing"]
 Condition = Literal["eeg", "label"]
 """What a model makes its images from: recordings, or the true class, which makes it a control."""
 Array = Literal[
@@ -38,6 +38,11 @@ Array = Literal[
     "encoder",
     "predicted",
     "observed",
+    "gallery",
+    "mean_queries",
+    "mean_own",
+    "trial_queries",
+    "trial_own",
 ]
 """What a metric may be given; docs/adding.md says what each is."""
 Protocol = Literal[
@@ -251,10 +256,12 @@ class MetricCard(Spec):
         return {name: name for name in needs} if isinstance(needs, list | tuple) else needs
 
     @property
-    def sees(self) -> Literal["images", "eeg", "responses"]:
+    def sees(self) -> Literal["images", "eeg", "responses", "gallery"]:
         """Which side of an evaluation it looks at."""
         if self.extractor is not None:
             return "images"
+        if "gallery" in self.needs.values():
+            return "gallery"
         return "responses" if "predicted" in self.needs.values() else "eeg"
 
 
@@ -294,6 +301,8 @@ class TrackCard(Spec):
     unit: Literal["subject", "run", "stimulus_id", "trial_id"] = "subject"
     """What is resampled for intervals."""
     controls: tuple[str, ...]
+    window: tuple[float, float] | None = Field(default=None, exclude_if=lambda window: window is None)
+    """From and up to which second after onset responses are compared; null for whole trials."""
     aliases: tuple[str, ...] = ()
 
 

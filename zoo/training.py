@@ -40,6 +40,10 @@ class TrainingData:
             dataset has no pictures.
         image_labels: (n_images,) int64 concept index of each.
         image_of_trial: (n_trials,) row in ``images`` of each trial's own picture, -1 where only the class is shared.
+        val_images, val_image_of_trial: the same for pictures of the val role; none where only the class is shared.
+        subjects: (n_trials,) who was recorded, '' where unknown.
+        look: (extractor, output, ``images`` or ``val_images``) → (n, width), what one of the zoo's frozen networks sees
+            in these pictures; made once and kept.
     """
 
     eeg: np.ndarray
@@ -50,6 +54,10 @@ class TrainingData:
     images: Sequence[np.ndarray] = ()
     image_labels: np.ndarray | None = None
     image_of_trial: np.ndarray | None = None
+    val_images: Sequence[np.ndarray] = ()
+    val_image_of_trial: np.ndarray | None = None
+    subjects: np.ndarray | None = None
+    look: Callable[[str, str, Sequence[np.ndarray]], np.ndarray] | None = None
 
 
 class Recipe(abc.ABC):

@@ -450,9 +450,7 @@ class EEGDataset:
         from zoo.training import TrainingData
 
         roles = self.roles(split)
-        rows = self.stimulus_rows(split, "train")
-        position = np.full(len(self.stimuli) + 1, -1)  # the last one answers for trials whose picture is not known
-        position[rows] = np.arange(len(rows))
+        rows, val_rows = self.stimulus_rows(split, "train"), self.stimulus_rows(split, "val")
         return TrainingData(
             eeg=self.eeg,
             labels=self.labels,
@@ -461,8 +459,18 @@ class EEGDataset:
             n_classes=len(self.concepts),
             images=Pictures(self, rows),
             image_labels=self.stimuli.labels[rows],
-            image_of_trial=position[self.stimulus_of_trial],
+            image_of_trial=self._positions(rows),
+            val_images=Pictures(self, val_rows),
+            val_image_of_trial=self._positions(val_rows),
+            subjects=strings([subject or "" for subject in self.trials["subject"].tolist()]),
         )
+
+    def _positions(self, rows: np.ndarray) -> np.ndarray:
+        """(n_trials,) place of each trial's own picture among these, -1 where it is none of them or not known."""
+        position = np.full(len(self.stimuli) + 1, -1)  # the last one answers for trials whose picture is not known
+        position[rows] = np.arange(len(rows))
+        placed: np.ndarray = position[self.stimulus_of_trial]
+        return placed
 
     @cached_property
     def _pictured(self) -> np.ndarray:
@@ -519,13 +527,16 @@ class EEGDataset:
 
 
 class Pictures(Sequence[np.ndarray]):
-    """Some pictures of a dataset, each (height, width, 3) uint8, decoded whenever one is asked for."""
+    """Some pictures of a dataset, each (height, width, 3) uint8, decoded whenever one is asked for.
+
+    ``rows`` are theirs in the stimuli table.
+    """
 
     def __init__(self, dataset: EEGDataset, rows: np.ndarray) -> None:
-        self._dataset, self._rows = dataset, rows
+        self._dataset, self.rows = dataset, rows
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     @overload
     def __getitem__(self, index: int) -> np.ndarray: ...
@@ -535,8 +546,8 @@ class Pictures(Sequence[np.ndarray]):
 
     def __getitem__(self, index: int | slice) -> np.ndarray | Pictures:
         if isinstance(index, slice):
-            return Pictures(self._dataset, self._rows[index])
-        return self._dataset.stimulus_pixels([self._rows[index]])[0]
+            return Pictures(self._dataset, self.rows[index])
+        return self._dataset.stimulus_pixels([self.rows[index]])[0]
 
 
 def decode(image: bytes) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -54,6 +55,34 @@ class EEGEncoder(Model):
             **super().probe(rng),
             "encode": self.encode(torch.from_numpy(eeg) * (1e-5 if self.spec.unit == "V" else 1)),
         }
+
+
+class Retriever(EEGEncoder):
+    """EEG → a space that pictures lie in too, so that the picture shown can be found among many by the cosine.
+
+    Pictures come as features of a frozen network, made by the extractor that the model names, in training as in an
+    evaluation; what the model adds is the way from there into the space of ``encode``.
+    """
+
+    extractor: str
+    """Which of the zoo's extractors looks at pictures (``zoo list extractors``)."""
+    output: str = "features"
+    """Which of its outputs."""
+    n_image_features: int
+    """How long that output is."""
+
+    @abc.abstractmethod
+    def embed_images(self, features: Tensor) -> Tensor:
+        """Pictures in the space of ``encode``.
+
+        Shape:
+            features: (n, n_image_features), as the extractor makes them.
+            returns: (n, n_features); length does not matter.
+        """
+
+    def probe(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        seen = torch.from_numpy(rng.standard_normal((2, self.n_image_features), dtype=np.float32))
+        return {**super().probe(rng), "embed_images": self.embed_images(seen)}
 
 
 class Classifier(EEGEncoder):
@@ -135,3 +164,55 @@ class LabelConditioned(Reconstructor):
         features = self.encode_labels(torch.from_numpy(rng.integers(self.n_classes, size=2)))
         noise = torch.from_numpy(np.stack([self.draw_noise(rng) for _ in features]))
         return {"encode_labels": features, "decode": self.decode(features, noise)}
+
+
+class EncodingModel(Model):
+    """Image → EEG: the response that a picture is expected to evoke, before noise.
+
+    In two steps, so that what all people share is computed once: ``see`` looks at pictures, ``respond`` says what the
+    brain of a person makes of it.
+    """
+
+    resolution: int
+    """Height and width of the pictures that it looks at."""
+    subjects: tuple[str, ...] = ()
+    """Whose responses it tells apart; none, if it has one response for everybody."""
+
+    def pixels(self, pictures: Sequence[np.ndarray]) -> Tensor:
+        """Pictures of any size as the model takes them, in training as in an evaluation: squeezed, bilinear (Pillow).
+
+        Shape:
+            pictures: (height, width, 3) uint8 each; returns: (n, 3, resolution, resolution) in [0, 1].
+        """
+        from PIL import Image
+
+        size = (self.resolution, self.resolution)
+        small = [Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR) for picture in pictures]
+        return torch.from_numpy(np.stack([np.asarray(image).transpose(2, 0, 1) for image in small])).float() / 255
+
+    @abc.abstractmethod
+    def see(self, images: Tensor) -> Tensor:
+        """What responses are computed from, whoever looks: (n, 3, resolution, resolution) in [0, 1] → (n, …)."""
+
+    @abc.abstractmethod
+    def respond(self, seen: Tensor, subject: str | None = None) -> Tensor:
+        """Responses to what was seen, in the unit of the recordings.
+
+        Shape:
+            seen: (n, …), as ``see`` gives it; returns: (n, n_channels, n_times).
+
+        Args:
+            subject: Whose. Of somebody whom it does not know, and of None, it gives the best guess there is: the mean
+                over those whom it knows.
+        """
+
+    def predict(self, images: Tensor, subject: str | None = None) -> Tensor:
+        """Responses to pictures: (n, 3, resolution, resolution) in [0, 1] → (n, n_channels, n_times)."""
+        return self.respond(self.see(images), subject)
+
+    def probe(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        images = torch.from_numpy(rng.random((2, 3, self.resolution, self.resolution), dtype=np.float32))
+        seen = self.see(images)
+        people = self.subjects[:2] or (None,)
+        made = {"predict" if who is None else f"predict {who}": self.respond(seen, who) for who in people}
+        return {**super().probe(rng), **made}
