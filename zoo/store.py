@@ -25,6 +25,8 @@ from zoo.errors import ZooError
 UNFINISHED = re.compile(r"\..+\.[0-9a-f]{16}")
 """Names that ``_beside`` gives."""
 DAY_SECONDS = 86_400.0
+kept: dict[Path, int] = {}
+"""Bytes of every file and folder that this process has put on disk; what is written again counts once."""
 
 
 def cache_dir(*parts: str) -> Path:
@@ -72,7 +74,9 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+                size = os.fstat(file.fileno()).st_size
             temporary.replace(path)
+            kept[path] = size
             _sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
@@ -110,6 +114,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             work.mkdir()
             with _held(work):
                 yield work
+            kept[path] = sum(inner.stat().st_size for inner in work.rglob("*") if inner.is_file())
             if path.exists():
                 old = _beside(path)
                 path.replace(old)
@@ -137,6 +142,28 @@ def sweep(root: Path) -> tuple[int, int]:
                 count += 1
                 size += sum(stat.st_size for stat in found if S_ISREG(stat.st_mode))
     return count, size
+
+
+@contextlib.contextmanager
+def claim(path: Path, *, wait_seconds: float = 0.0) -> Iterator[bool]:
+    """Hold ``path`` as ``lock`` does, or yield False if another process keeps it for longer than that.
+
+    Whoever dies gives it back at once. On a file system without locks everybody gets it; that may do work twice.
+    """
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(f"{path}.lock")
+    try:
+        with contextlib.suppress(NotImplementedError):
+            held.acquire(timeout=wait_seconds)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        held.release()
 
 
 @contextlib.contextmanager
