@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from zoo.errors import IntegrityError, UsageError
-from zoo.specs import SHA256, Condition, Verdict
+from zoo.specs import SHA256, Condition, Protocol, Verdict
 from zoo.store import digest, json_bytes, write_bytes
 
 
@@ -103,6 +103,8 @@ class Provenance(_Part):
     """On which role training chose its checkpoint."""
     stimuli_source: str
     dataset_complete: bool
+    protocol: Protocol | None = None
+    """Of the split; null in records made before version 0.3."""
 
 
 class Cost(_Part):

@@ -142,6 +142,8 @@ class Claim(Spec):
     dataset: str
     source: str
     status: Literal["seen", "third-party"]
+    note: str | None = None
+    """What a reader of the number must know."""
 
 
 class Weights(Spec):
