@@ -1,13 +1,15 @@
 """One loop for every recipe: deterministic, resumable, with progress.
 
 Nothing random is kept between steps: the generator of a step is keyed by (seed, recipe, step), so a checkpoint is
-weights and optimiser moments, and a resumed run equals an uninterrupted one.
+weights and optimiser moments, and a resumed run equals an uninterrupted one. Several processes train as one
+(``zoo.distributed``); their first reads and writes the checkpoint.
 """
 
 from __future__ import annotations
 
 import abc
 import json
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from zoo import distributed
 from zoo.errors import IntegrityError, ZooError
 from zoo.stats import keyed_rng
 from zoo.store import atomic_file
@@ -108,6 +111,7 @@ def fit(recipe: Recipe, folder: Path, *, seed: int, progress: Progress | None = 
 
     Killed at any point and called again, it ends with the same weights as an uninterrupted run on the same device. The
     result is the best validated state if the recipe validates, else the moving average if it keeps one, else the last.
+    Any number of processes continues what any other number began.
 
     Raises:
         ZooError: A loss is not finite; the last good checkpoint stays.
@@ -115,10 +119,14 @@ def fit(recipe: Recipe, folder: Path, *, seed: int, progress: Progress | None = 
     """
     path = folder / f"{recipe.name}.safetensors"
     kept: dict[str, dict[str, Tensor]] = {"best": {}, "ema": {}}
-    state = _restore(recipe, path, kept) if path.exists() else Fitted()
+    with distributed.divided(recipe.modules().values()):
+        return _fit(recipe, path, kept, seed, progress or (lambda done, total, what: None))
+
+
+def _fit(recipe: Recipe, path: Path, kept: dict[str, dict[str, Tensor]], seed: int, report: Progress) -> Fitted:
+    state = _begin(recipe, path, kept)
     if recipe.ema_decay is not None and not kept["ema"]:
         kept["ema"] = _parameters(recipe)
-    report = progress or (lambda done, total, what: None)
     device = next(iter(next(iter(recipe.modules().values())).parameters())).device.type
     started, spent, saved = time.monotonic(), state.seconds, time.monotonic()
     try:
@@ -158,7 +166,7 @@ def _validate(recipe: Recipe, state: Fitted, kept: dict[str, dict[str, Tensor]])
     """Keep a copy of the state whose validation score is the highest so far (of equals as ``ties`` says)."""
     if recipe.eval_every is None or (state.step % recipe.eval_every and state.step != recipe.n_steps):
         return
-    score = recipe.validate()
+    score = distributed.value_of_first(recipe.validate())
     better = state.best_score is None or score > state.best_score
     if better or (score == state.best_score and recipe.ties == "later"):
         state.best_score, state.best_step = score, state.step
@@ -200,6 +208,8 @@ def _load(recipe: Recipe, tensors: dict[str, Tensor]) -> None:
 
 
 def _save(recipe: Recipe, path: Path, state: Fitted, kept: dict[str, dict[str, Tensor]]) -> None:
+    if not distributed.crew().first:
+        return
     from safetensors.torch import save
 
     tensors = {f"now/{key}": value for key, value in _tensors(recipe).items()}
@@ -213,12 +223,26 @@ def _save(recipe: Recipe, path: Path, state: Fitted, kept: dict[str, dict[str, T
         file.write(data)
 
 
-def _restore(recipe: Recipe, path: Path, kept: dict[str, dict[str, Tensor]]) -> Fitted:
+def _begin(recipe: Recipe, path: Path, kept: dict[str, dict[str, Tensor]]) -> Fitted:
+    """Where the checkpoint of the first process says that this run is, in all of them."""
+    if distributed.crew().size == 1:
+        return _restore(recipe, path, path, kept) if path.exists() else Fitted()
+    data = distributed.bytes_of_first(path.read_bytes() if path.exists() else b"")
+    if not data:
+        return Fitted()
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        return _restore(recipe, Path(file.name), path, kept)
+
+
+def _restore(recipe: Recipe, held: Path, path: Path, kept: dict[str, dict[str, Tensor]]) -> Fitted:
+    """Put the checkpoint ``held``, known to people as ``path``, into the recipe."""
     from safetensors import SafetensorError, safe_open
 
     device = str(next(iter(next(iter(recipe.modules().values())).parameters())).device)
     try:
-        with safe_open(path, framework="pt", device=device) as file:
+        with safe_open(held, framework="pt", device=device) as file:
             state = Fitted(**json.loads(file.metadata()["state"]))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, KeyError, TypeError, ValueError) as error:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.distributed import across_batch
 from zoo.errors import UsageError
 
 Precision = Literal["float32", "bf16", "fp16"]
@@ -96,6 +97,7 @@ def modulated_conv(
     return y.reshape(n, c_out, *y.shape[2:])
 
 
+@across_batch
 def minibatch_std(x: Tensor, group: int) -> Tensor:
     """``x`` with one more channel: how much the pictures of a group differ, averaged over channels and pixels.
 
