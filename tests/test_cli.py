@@ -77,8 +77,8 @@ def refused(code: int, *arguments: str | Path) -> str:
     [
         ("list dataset", "zoo list takes models, datasets, metrics, tracks or extractors, not 'dataset'."),
         (
-            "info nothing",
-            "nothing is called 'nothing'. See 'zoo list models', datasets, metrics, tracks and extractors.",
+            "info xyzzy",
+            "nothing is called 'xyzzy'. See 'zoo list models', datasets, metrics, tracks and extractors.",
         ),
         (
             "info inceptoin-2015-12-05",
@@ -87,7 +87,7 @@ def refused(code: int, *arguments: str | Path) -> str:
         ),
         (
             "info phantm",
-            "nothing is called 'phantm'; did you mean 'phantom' or 'phantom-block'? "
+            "nothing is called 'phantm'; did you mean 'phantom' or 'phantom-block' or 'phantom-things'? "
             "See 'zoo list models', datasets, metrics, tracks and extractors.",
         ),
         (
@@ -97,7 +97,8 @@ def refused(code: int, *arguments: str | Path) -> str:
         ),
         (
             "audit phantm",
-            "unknown dataset 'phantm'; did you mean 'phantom' or 'phantom-block'? See 'zoo list datasets'.",
+            "unknown dataset 'phantm'; did you mean 'phantom' or 'phantom-block' or 'phantom-things'? "
+            "See 'zoo list datasets'.",
         ),
         (
             "eval eeg2image -d phantom --metric fdi",

@@ -505,7 +505,8 @@ def test_every_dataset_whose_trials_are_known_has_released_splits() -> None:
     names = {card.id for card, _, _ in released()}
     speech = {f"envisioned-speech-{task}" for task in ("object", "character", "digit")}
     things = {"things-eeg2", "things-eeg2-63x250"}
-    assert names == {*speech, *things, "eegcvpr40-features", "muse-n170", "phantom", "phantom-block"}
+    phantoms = {"phantom", "phantom-block", "phantom-things"}
+    assert names == {*speech, *things, "eegcvpr40-features", "muse-n170", *phantoms}
     assert len(released()) == len(list(base.RELEASED.glob("*/*.json")))
 
 

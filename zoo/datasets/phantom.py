@@ -12,6 +12,7 @@ interleaved or blocked trials, 14 channels named as those of an Emotiv EPOC. Sma
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,9 +27,10 @@ from zoo.errors import UsageError
 from zoo.specs import DatasetCard, EEGSpec
 
 if TYPE_CHECKING:
-    from PIL import ImageDraw
+    from PIL import Image, ImageDraw
 
-POSITIONS = {
+Positions = Mapping[str, tuple[float, float]]
+POSITIONS: Positions = {
     "AF3": (-0.3, 0.8), "F7": (-0.8, 0.6), "F3": (-0.4, 0.5), "FC5": (-0.7, 0.25), "T7": (-1.0, 0.0),
     "P7": (-0.8, -0.6), "O1": (-0.3, -0.95), "O2": (0.3, -0.95), "P8": (0.8, -0.6), "T8": (1.0, 0.0),
     "FC6": (0.7, 0.25), "F4": (0.4, 0.5), "F8": (0.8, 0.6), "AF4": (0.3, 0.8),
@@ -121,7 +123,7 @@ def generate(
     eeg: list[np.ndarray] = []
     shown: list[np.ndarray] = []
     for _ in range(n_subjects):
-        person = _Person(rng)
+        person = Head(rng, COMPONENTS + EXEMPLAR, POSITIONS, SPEC)
         for _ in range(n_runs):
             order = _order(rng, n_exemplars, blocked=blocked)
             eeg.append(_run(rng, person, strength[order], n_exemplars // 2, blocked=blocked))
@@ -150,15 +152,16 @@ BLOCK_SPLITS: dict[str, recipes.Recipe] = {
 }
 
 
-class _Person:
-    """Topographies, latency and gain of one head."""
+class Head:
+    """Topographies, latency and gain of one person: the common ones, and what is personal drawn from ``rng``."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        components = COMPONENTS + EXEMPLAR
-        self.topographies = np.array([_topography(c.centre) for c in components])
-        self.topographies += PERSONAL * rng.standard_normal(self.topographies.shape) @ _smoothing()
+    def __init__(
+        self, rng: np.random.Generator, components: Sequence[Component], positions: Positions, spec: EEGSpec
+    ) -> None:
+        self.topographies = np.array([_topography(c.centre, positions) for c in components])
+        self.topographies += PERSONAL * rng.standard_normal(self.topographies.shape) @ smoothing(positions)
         lag = rng.normal(0, 0.006)
-        t = SPEC.tmin + np.arange(SPEC.n_times) / SPEC.sfreq
+        t = spec.tmin + np.arange(spec.n_times) / spec.sfreq
         self.waves = np.array([np.exp(-(((t - c.latency - lag) / c.width) ** 2) / 2) for c in components])
         self.mean = np.array([c.amplitude for c in components])
         self.gain = np.exp(rng.normal(0, 0.15))
@@ -171,12 +174,13 @@ class _Person:
         return response
 
 
-def _run(rng: np.random.Generator, person: _Person, strength: np.ndarray, block: int, *, blocked: bool) -> np.ndarray:
+def _run(rng: np.random.Generator, person: Head, strength: np.ndarray, block: int, *, blocked: bool) -> np.ndarray:
     """Trials of one continuous run, (n_trials, n_channels, n_times) float32 volts."""
     n, n_samples = len(strength), len(strength) * SOA
-    background = NOISE * _pink(rng, n_samples) + DRIFT * _drift(rng, n_samples, block * SOA)
+    background = NOISE * pink(rng, n_samples, smoothing(POSITIONS), SPEC.sfreq)
+    background += DRIFT * _drift(rng, n_samples, block * SOA)
     if blocked:
-        offsets = BLOCK_OFFSET * rng.standard_normal((len(_smoothing()), n // block))
+        offsets = BLOCK_OFFSET * rng.standard_normal((len(POSITIONS), n // block))
         background += np.repeat(offsets, block * SOA, axis=1)
     trials = background.reshape(-1, n, SOA)[:, :, : SPEC.n_times].transpose(1, 0, 2)
     vigour = 1 + 0.15 * rng.standard_normal((n, 1, 1))
@@ -231,27 +235,27 @@ def _simplex(rng: np.random.Generator) -> np.ndarray:
     return unit
 
 
-def _topography(centre: tuple[float, float]) -> np.ndarray:
-    distance = np.linalg.norm(np.array(list(POSITIONS.values())) - np.array(centre), axis=1)
+def _topography(centre: tuple[float, float], positions: Positions) -> np.ndarray:
+    distance = np.linalg.norm(np.array(list(positions.values())) - np.array(centre), axis=1)
     weights: np.ndarray = np.exp(-((distance / 0.6) ** 2) / 2)
     return weights
 
 
-def _smoothing() -> np.ndarray:
+def smoothing(positions: Positions) -> np.ndarray:
     """Volume conduction: (n_channels, n_channels) mixing of neighbours, rows of unit length."""
-    where = np.array(list(POSITIONS.values()))
+    where = np.array(list(positions.values()))
     mixing = np.exp(-((np.linalg.norm(where[:, None] - where, axis=-1) / 0.4) ** 2) / 2)
     scaled: np.ndarray = mixing / np.linalg.norm(mixing, axis=1, keepdims=True)
     return scaled
 
 
-def _pink(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Noise with power 1/f above 1 Hz and flat below, unit variance, smooth over the scalp: (n_channels, n)."""
-    spectrum = np.fft.rfft(rng.standard_normal((len(POSITIONS), n)))
-    frequency = np.fft.rfftfreq(n, 1 / SPEC.sfreq)
+def pink(rng: np.random.Generator, n: int, mixing: np.ndarray, sfreq: float) -> np.ndarray:
+    """Noise with power 1/f above 1 Hz and flat below, unit variance, mixed over the scalp: (n_channels, n)."""
+    spectrum = np.fft.rfft(rng.standard_normal((len(mixing), n)))
+    frequency = np.fft.rfftfreq(n, 1 / sfreq)
     spectrum[:, 1:] /= np.sqrt(np.maximum(frequency[1:], 1.0))
     spectrum[:, 0] = 0
-    noise = _smoothing() @ np.fft.irfft(spectrum, n)
+    noise = mixing @ np.fft.irfft(spectrum, n)
     scaled: np.ndarray = noise / noise.std(axis=1, keepdims=True)
     return scaled
 
@@ -284,13 +288,21 @@ def _draw(concept: int, traits: np.ndarray, rng: np.random.Generator) -> bytes:
     cx, cy = (zoom * PIXELS * (0.5 + 0.10 * place) for place in (x, y))
     colour = tuple(int(np.clip(value * (1 + 0.15 * shade) + rng.normal(0, 10), 0, 255)) for value in COLOURS[concept])
     picture = Image.new("RGB", (zoom * PIXELS,) * 2, (int(30 + 12 * rng.uniform(-1, 1)),) * 3)
-    _shape(ImageDraw.Draw(picture), CONCEPTS[concept], cx, cy, radius, colour)
+    draw_shape(ImageDraw.Draw(picture), CONCEPTS[concept], cx, cy, radius, colour)
+    return reduced(picture, PIXELS)
+
+
+def reduced(picture: Image.Image, pixels: int) -> bytes:
+    """A picture drawn too large as a PNG of ``pixels`` × ``pixels``."""
+    from PIL import Image
+
     file = io.BytesIO()
-    picture.resize((PIXELS, PIXELS), Image.Resampling.LANCZOS).save(file, "PNG")
+    picture.resize((pixels, pixels), Image.Resampling.LANCZOS).save(file, "PNG")
     return file.getvalue()
 
 
-def _shape(draw: ImageDraw.ImageDraw, name: str, cx: float, cy: float, r: float, colour: tuple[int, ...]) -> None:
+def draw_shape(draw: ImageDraw.ImageDraw, name: str, cx: float, cy: float, r: float, colour: tuple[int, ...]) -> None:
+    """Draw one of ``CONCEPTS`` around (cx, cy), about r pixels in radius."""
     box = (cx - r, cy - r, cx + r, cy + r)
     if name == "circle":
         draw.ellipse(box, fill=colour)

@@ -133,7 +133,9 @@ def read_pictures(metadata: Any, where: Path) -> tuple[Picture, ...]:
     return tuple(p._replace(part="val") if p.concept in val else p for p in pictures)
 
 
-def table(subjects: Sequence[str], pictures: Sequence[Picture]) -> dict[str, np.ndarray]:
+def table(
+    subjects: Sequence[str], pictures: Sequence[Picture], repetitions: Mapping[str, int] = REPETITIONS
+) -> dict[str, np.ndarray]:
     """The trials table of these people, (n_trials,) per column: person by person, picture by picture, repetitions last.
 
     Trial ids are ``01-tr00001-0`` and ``01-te001-00``: person, condition code of the picture, repetition in the file.
@@ -141,7 +143,7 @@ def table(subjects: Sequence[str], pictures: Sequence[Picture]) -> dict[str, np.
     codes, rows = [], []
     for picture in pictures:
         of_train = picture.half == "train"
-        for repetition in range(REPETITIONS[picture.half]):
+        for repetition in range(repetitions[picture.half]):
             codes.append(f"tr{picture.row:05d}-{repetition}" if of_train else f"te{picture.row:03d}-{repetition:02d}")
             rows.append(picture)
     people = [subject for subject in subjects for _ in rows]
