@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Literal
 
 from zoo.errors import UsageError
@@ -23,6 +24,8 @@ PLAIN = (sys.executable, "-m", "zoo")
 STOP_SECONDS = 60.0
 """For a process that was told to end: it saves first."""
 TAIL_BYTES = 4096
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+"""Somebody's kill, Ctrl-C, and what submitit takes for preemption and the end of the time."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,18 @@ def died(code: int) -> str | None:
     name = signal.Signals(-code).name if -code in {*signal.Signals} else str(-code)
     hint = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
     return f"its process was killed by {name}{hint}"
+
+
+def end_when_told() -> None:
+    """Take every signal by which a process is told to end for Ctrl-C, so that it saves; a second one is ignored."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for told in ENDING:
+            signal.signal(told, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for told in ENDING:
+        signal.signal(told, interrupt)
 
 
 def last_words(log: Path) -> str:

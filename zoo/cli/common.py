@@ -95,6 +95,22 @@ def print_yaml(value: Any) -> None:
     sys.stdout.write(yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100))
 
 
+def settings(pairs: list[str]) -> dict[str, Any]:
+    """``name=value`` pairs, values as JSON where they are, else as text."""
+    from zoo.errors import UsageError
+
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, sign, text = pair.partition("=")
+        if not sign:
+            raise UsageError(f"--set takes name=value, not {pair!r}.")
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            found[name] = text
+    return found
+
+
 def shown_progress(quiet: bool) -> Any:
     from zoo.progress import shown
 

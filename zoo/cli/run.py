@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -21,6 +20,7 @@ from zoo.cli.common import (
     Split,
     group,
     print_json,
+    settings,
     show_board,
     show_record,
     shown_progress,
@@ -38,7 +38,7 @@ def train(
     split: Split = None,
     seed: Seed = 0,
     select: Annotated[str, typer.Option(help="val: best validation score; last: no choice.")] = "val",
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Config field to change, as name=value.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Config field to change, as name=value.")] = None,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -52,7 +52,7 @@ def train(
             split=split,
             seed=seed,
             select=select,  # type: ignore[arg-type]
-            overrides=_settings(settings or []),
+            overrides=settings(set_ or []),
             device=device,
             progress=progress if quiet else _with_hint(progress, model, device),
         )
@@ -86,22 +86,6 @@ def _with_hint(progress: Callable[[int, int, str], None], model: str, device: st
             )
 
     return update
-
-
-def _settings(pairs: list[str]) -> dict[str, Any]:
-    """``name=value`` pairs, values as JSON where they are, else as text."""
-    from zoo.errors import UsageError
-
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        name, sign, text = pair.partition("=")
-        if not sign:
-            raise UsageError(f"--set takes name=value, not {pair!r}.")
-        try:
-            found[name] = json.loads(text)
-        except ValueError:
-            found[name] = text
-    return found
 
 
 @app.command("eval")
