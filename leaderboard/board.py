@@ -5,19 +5,26 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import fsspec
 from fsspec.registry import known_implementations
 
+from leaderboard.ranking import Table, rank
+from leaderboard.standing import MAX_BYTES as NOTE_BYTES
+from leaderboard.standing import Note
 from zoo.errors import GateError, IntegrityError, MissingError, UnknownNameError, UsageError, ZooError
 from zoo.record import Record
+from zoo.specs import Protocol as SplitProtocol
 from zoo.store import write_bytes
 
 MAX_BYTES = 4 << 20
 """A record is some kilobytes; whatever is larger is none, and is not read."""
+UNITS_BYTES = 32 << 20
+"""The same for the values per trial beside it."""
+Protocols = Mapping[tuple[str, str], SplitProtocol]
 SAFE_NAME = re.compile(r"([a-z0-9][\w.@+-]*/){2,}[0-9a-f]{12}-[0-9a-f]{8}\.json", re.ASCII)
 
 
@@ -37,6 +44,18 @@ class Board(Protocol):
 
     def find(self, id_prefix: str) -> Record:
         """The newest run of the one record whose id begins so."""
+        ...
+
+    def units(self, record: Record) -> bytes | None:
+        """The file of values per trial that lies beside a record, if there is one."""
+        ...
+
+    def notes(self) -> list[Note]:
+        """What is said of records."""
+        ...
+
+    def note(self, note: Note) -> str:
+        """Add a note and return its path."""
         ...
 
 
@@ -119,6 +138,33 @@ class FsBoard:
             )
         return max(found, key=lambda record: (record.provenance.created, record.run))
 
+    def units(self, record: Record) -> bytes | None:
+        """The file of values per trial that lies beside a record, if there is one."""
+        where = f"{self._root}/records/{record.name.removesuffix('.json')}.units.parquet"
+        with self._answering():
+            try:
+                self._stays_inside(where)
+                return bytes(self._fs.cat_file(where, end=UNITS_BYTES + 1))
+            except FileNotFoundError:
+                return None
+
+    def notes(self) -> list[Note]:
+        """What is said of records, in the order of paths; what is no note is named in ``problems``."""
+        found = []
+        for path, info in self._files("notes"):
+            try:
+                self._stays_inside(info["name"])
+                with self._answering():
+                    found.append(Note.parse(self._fs.cat_file(info["name"], end=NOTE_BYTES + 1), path=path))
+            except (ZooError, OSError) as error:
+                self.problems.append(str(error))
+        return found
+
+    def note(self, note: Note) -> str:
+        """Add a note and return its path; the same one again changes nothing."""
+        self._create(f"notes/{note.name}", note.to_json())
+        return f"notes/{note.name}"
+
     def _create(self, path: str, data: bytes) -> None:
         """Write a file that is not there; the same bytes again are fine, others are not."""
         where = f"{self._root}/{path}"
@@ -153,9 +199,9 @@ class FsBoard:
                 "check its address, your rights there and the network."
             ) from error
 
-    def _files(self) -> list[tuple[str, dict[str, Any]]]:
-        """Path below ``records/`` and fsspec's description of every record file."""
-        top = f"{self._root}/records"
+    def _files(self, folder: str = "records") -> list[tuple[str, dict[str, Any]]]:
+        """Path below ``records/`` (or ``notes/``) and fsspec's description of every JSON file there."""
+        top = f"{self._root}/{folder}"
         self._fs.invalidate_cache()
         with self._answering():
             try:
@@ -168,8 +214,7 @@ class FsBoard:
     def _read(self, path: str, info: dict[str, Any]) -> Record | None:
         """A record that is what its name says, or None and a sentence in ``problems``."""
         try:
-            if self._local and not Path(info["name"]).resolve().is_relative_to(Path(self._root).resolve()):
-                raise UsageError(f"records/{path} is a link that leaves the board.")
+            self._stays_inside(info["name"])
             if (size := info.get("size") or 0) > MAX_BYTES:
                 raise UsageError(f"records/{path} has {size} bytes, more than the {MAX_BYTES} of any record.")
             with self._answering():
@@ -181,6 +226,33 @@ class FsBoard:
             self.problems.append(str(error))
             return None
         return record
+
+    def _stays_inside(self, name: str) -> None:
+        """Refuse a link that leaves the board."""
+        if self._local and not Path(name).resolve().is_relative_to(Path(self._root).resolve()):
+            raise UsageError(f"{name.removeprefix(self._root).lstrip('/')} is a link that leaves the board.")
+
+
+def tables(board: Board, *, track: str | None = None, protocols: Protocols | None = None) -> list[Table]:
+    """What a board shows: its records ranked, with what is said of them, and tested where values per trial lie beside.
+
+    Args:
+        track: Only this one.
+        protocols: Protocol of (dataset, split), for records that do not name it.
+    """
+    records = [record for record in board.records() if track in (None, record.identity.track)]
+    problems = board.problems
+    notes = board.notes()
+    board.problems = [*problems, *board.problems]
+
+    def pairs(group: Sequence[Record]) -> Mapping[frozenset[str], float]:
+        if sum(record.units_sha256 is not None for record in group) < 2:
+            return {}
+        from leaderboard.ties import paired_p  # numpy
+
+        return paired_p(group, board.units)
+
+    return rank(records, notes=notes, pairs=pairs, protocols=protocols)
 
 
 def _package(url: str) -> str:

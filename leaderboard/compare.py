@@ -5,33 +5,21 @@ Needs numpy, unlike the rest of this package; nothing that shows a board imports
 
 from __future__ import annotations
 
-import hashlib
-import io
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import fsspec
 import numpy as np
 
-from leaderboard.ranking import SHUFFLED, preference
-from zoo.errors import IntegrityError, UnknownNameError, UsageError
+from leaderboard.board import UNITS_BYTES
+from leaderboard.ranking import ALPHA, SHUFFLED, preference
+from leaderboard.units import Trials, read_units
+from zoo.errors import UnknownNameError, UsageError
 from zoo.record import Record, Value
 from zoo.stats import cluster_error, cluster_interval, holm, paired_effect, sign_flip_test, smallest_p, welch_p
-
-ALPHA = 0.05
-"""How often two equal systems may be called different, over all metrics of one comparison."""
-
-
-class Trials(NamedTuple):
-    """A metric's value of each trial, and the unit (subject, run) that the trial belongs to; (n,) each."""
-
-    ids: np.ndarray
-    units: np.ndarray
-    values: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -384,34 +372,12 @@ def read_trials(path: str, record: Record) -> dict[tuple[str, str], Trials]:
         Nothing where there is no such file: a record may be pushed without it.
 
     Raises:
-        IntegrityError: The file is not the one the record was written with.
-        UsageError: It is, but does not hold one finite value per trial.
+        IntegrityError, UsageError: As ``read_units``.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     beside = path.removesuffix(".json") + ".units.parquet"
     try:
         with fsspec.open(beside) as file:
-            data = file.read()
+            data = file.read(UNITS_BYTES + 1)
     except FileNotFoundError:
         return {}
-    if hashlib.sha256(data).hexdigest() != record.units_sha256:
-        raise IntegrityError(f"{beside} is not the file that {record.id[:12]} was written with; fetch both again.")
-    try:
-        table = pq.ParquetFile(io.BytesIO(data)).read()  # read_table and group_by would import pandas
-        texts = [pa.field(name, pa.string()) for name in ("system", "metric", "trial_id", "unit")]
-        schema = pa.schema([*texts, pa.field("value", pa.float64())])
-        columns = [column.to_pylist() for column in table.select(schema.names).cast(schema).columns]
-    except (pa.ArrowException, KeyError, OSError) as error:
-        raise UsageError(f"{beside} must be parquet with the values per trial, but is not: {error}.") from error
-    if any(None in column for column in columns):
-        raise UsageError(f"{beside} must hold system, metric, trial, unit and value in every row, but some are null.")
-    rows = defaultdict(list)
-    for system, metric, *row in zip(*columns, strict=True):
-        rows[system, metric].append(row)
-    found = {key: Trials(*map(np.array, zip(*parts, strict=True))) for key, parts in rows.items()}
-    for (_, metric), trials in found.items():
-        if np.unique(trials.ids).size != trials.ids.size or not np.isfinite(trials.values).all():
-            raise UsageError(f"{beside} must hold one finite value per trial, but does not for {metric}.")
-    return found
+    return read_units(data, record, where=beside)

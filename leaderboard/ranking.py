@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Literal
 
+from leaderboard.standing import Level, Note, Standing, State, standings
 from zoo.record import Record, Value
-from zoo.specs import Verdict
+from zoo.specs import Protocol, Verdict
 
 SHUFFLED = "shuffled-eeg"
 """The control whose score needs no brain: what a model adds to it is its margin."""
+ALPHA = 0.05
+"""How often equal systems may be called different, over all pairs of a table or all metrics of one comparison."""
+SAME_RECORDINGS = (
+    ("thoughtviz-object", "envisioned-speech-object"),
+    ("thoughtviz-character", "envisioned-speech-character"),
+    ("thoughtviz-digit", "envisioned-speech-digit"),
+    ("eegcvpr40", "eegcvpr40-14-70", "eegcvpr40-55-95", "eegcvpr40-raw", "eegcvpr40-features"),
+    ("things-eeg2", "things-eeg2-63x250"),
+)
+"""Datasets that were cut from the same recordings."""
+Overlap = Literal["none", "train role", "unknown"]
+Pairs = Callable[[Sequence[Record]], Mapping[frozenset[str], float]]
+"""p that two records of one contest are equal, corrected for all pairs, by their runs: ``ties.paired_p``."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +42,11 @@ class Row:
         reproductions: Other scored runs of the same identity.
         spread: Largest minus smallest headline among all runs of the identity; None for one run.
         values: Every metric of the record by name.
+        p: That it is equal to the leader of its tie group, or of the group before if it leads one; over all pairs.
+        level: How far it was checked; ``state`` and its reason: whether somebody took it back or contests it.
+        protocol: Of the split, None where the record does not say.
+        overlap: What the weights saw of the evaluated recordings: nothing, the train role of this split, or nobody
+            knows which part.
     """
 
     name: str
@@ -42,6 +62,17 @@ class Row:
     margin: float | None = None
     reproductions: int = 0
     spread: float | None = None
+    p: float | None = None
+    level: Level = "self"
+    state: State = ""
+    state_reason: str = ""
+    submitter: str | None = None
+    protocol: Protocol | None = None
+    trained_on: tuple[str, ...] = ()
+    overlap: Overlap = "unknown"
+    n_parameters: int | None = None
+    images_per_second: float | None = None
+    peak_memory_mb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +83,8 @@ class Table:
         confounded: The audit found that time, order or subject give the class away; ranks mean little here.
         entries: Ranked, best first.
         controls: Those of the newest record that has any, and the models that are given labels; best first.
-        unscored: Records without a headline, each with its reason.
+        unscored: Records without a headline or retracted, each with its reason.
+        ties: Whether ``paired`` tests told entries apart, ``intervals`` that do not overlap, or each for some pairs.
         notes: Sentences a reader of the ranks must know.
     """
 
@@ -65,23 +97,45 @@ class Table:
     entries: tuple[Row, ...]
     controls: tuple[Row, ...]
     unscored: tuple[Row, ...]
+    ties: Literal["paired", "intervals", "mixed"] = "intervals"
     notes: tuple[str, ...] = ()
 
 
-def rank(records: Iterable[Record]) -> list[Table]:
+@dataclass(frozen=True)
+class _Known:
+    """What is known of records beside themselves."""
+
+    standings: Mapping[str, Standing]
+    protocols: Mapping[tuple[str, str], Protocol]
+    pairs: Pairs | None
+
+
+def rank(
+    records: Iterable[Record],
+    *,
+    notes: Iterable[Note] = (),
+    pairs: Pairs | None = None,
+    protocols: Mapping[tuple[str, str], Protocol] | None = None,
+) -> list[Table]:
     """Rank records track by track; tables of clean tracks come first, then by track name.
+
+    Args:
+        notes: What is said of records; a retracted one is not ranked.
+        pairs: Tests entries against one another; without it they are told apart by their intervals alone.
+        protocols: Protocol of (dataset, split) for records that do not name it.
 
     Records are comparable when track and its hash, split, trials, headline metric and its signature are the same, and
     when none or all of them are confounded; anything else makes a table of its own.
     """
-    unique = {record.run: record for record in records}.values()
+    unique = [*{record.run: record for record in records}.values()]
     contests: dict[tuple[object, ...], list[Record]] = defaultdict(list)
     for record in sorted(unique, key=lambda r: (r.id, r.run)):
         of = record.identity
         key = (_confounded(record), of.track, of.track_sha256, of.split_sha256, of.trials_fingerprint, record.headline)
         contests[key].append(record)
     groups = (group for key in sorted(contests, key=str) for group in _by_signature(contests[key]))
-    tables = [_table(group) for group in groups]
+    known = _Known(standings(unique, notes), protocols or {}, pairs)
+    tables = [_table(group, known) for group in groups]
     twice = {name for name, n in Counter((t.track, t.confounded) for t in tables).items() if n > 1}
     return [
         replace(
@@ -113,45 +167,63 @@ def _by_signature(records: list[Record]) -> list[list[Record]]:
     return groups
 
 
-def _table(records: list[Record]) -> Table:
+def _table(records: list[Record], known: _Known) -> Table:
     """The table of comparable records."""
     runs: dict[str, list[Record]] = defaultdict(list)
+    gone = {record.run for record in records if known.standings[record.run].state == "retracted"}
     for record in records:
         runs[record.id].append(record)
-    rows = [_entry(sorted(same, key=preference)) for same in runs.values()]
+    stands = [min(same, key=lambda record: (record.run in gone, *preference(record))) for same in runs.values()]
+    rows = [_entry(record, [r for r in runs[record.id] if r.run not in gone], known) for record in stands]
     scored = [row for row in rows if row.headline.value is not None]
     told = {record.run for record in records if _told(record)}
     newest = max(
-        records, key=lambda r: (_headline(r).value is not None, not _told(r), bool(r.controls), _created(r), r.run)
+        records,
+        key=lambda r: (
+            r.run not in gone,
+            _headline(r).value is not None,
+            not _told(r),
+            bool(r.controls),
+            _created(r),
+            r.run,
+        ),
     )
-    known = scored[0].headline if scored else _headline(newest)
-    controls = [_control(newest, name) for name in newest.controls] + [row for row in scored if row.run in told]
+    measured = scored[0].headline if scored else _headline(newest)
+    controls = [_control(newest, name, known) for name in newest.controls] + [row for row in scored if row.run in told]
+    ranked = [row for row in scored if row.run not in told]
+    by_run = {record.run: record for record in records}
+    p = known.pairs([by_run[row.run] for row in ranked]) if known.pairs and len(ranked) > 1 else {}
+    n_pairs = len(ranked) * (len(ranked) - 1) // 2
     return Table(
         track=newest.identity.track,
         split=newest.identity.split,
         metric=newest.headline,
-        signature=known.signature,
-        higher_is_better=known.higher_is_better,
+        signature=measured.signature,
+        higher_is_better=measured.higher_is_better,
         confounded=_confounded(newest),
-        entries=_ranked([row for row in scored if row.run not in told]),
+        entries=_ranked(ranked, p),
         controls=tuple(sorted(controls, key=_best_first)),
         unscored=tuple(sorted((r for r in rows if r.headline.value is None), key=lambda r: (r.name, r.record))),
+        ties="intervals" if not p else "paired" if len(p) == n_pairs else "mixed",
         notes=_notes(records),
     )
 
 
-def _ranked(rows: list[Row]) -> tuple[Row, ...]:
-    """Best first. An entry ties with the leader of the current group while their intervals overlap.
+def _ranked(rows: list[Row], p: Mapping[frozenset[str], float]) -> tuple[Row, ...]:
+    """Best first. An entry ties with the leader of the current group unless it is shown to differ from it.
 
-    A sharper rule would separate equal models too often, since the leader is the luckiest of several: the error is
-    measured in docs/statistics.md, for a paired test against the leader too. ``compare`` tests a pair named beforehand.
+    Shown by the test of the pair among all pairs; where the two have no values per trial, by intervals that do not
+    overlap. A test against the leader alone would separate equal models too often, since the leader is the luckiest of
+    several: the errors are measured in docs/statistics.md. ``compare`` tests a pair named beforehand.
     """
     ranked: list[Row] = []
     leader, tie = None, 0
     for place, row in enumerate(sorted(rows, key=_best_first), start=1):
-        if leader is None or not _overlap(leader.headline, row.headline):
+        tested = None if leader is None else p.get(frozenset((leader.run, row.run)))
+        apart = leader is None or (not _overlap(leader.headline, row.headline) if tested is None else tested <= ALPHA)
+        if leader is None or apart:
             leader, tie = replace(row, rank=place), tie + 1
-        ranked.append(replace(row, rank=leader.rank, tie=tie))
+        ranked.append(replace(row, rank=leader.rank, tie=tie, p=tested))
     return tuple(ranked)
 
 
@@ -167,9 +239,15 @@ def _best_first(row: Row) -> tuple[bool, float, str, str]:
     return value is None, sign * (value or 0.0), row.name, row.record
 
 
-def _entry(runs: list[Record]) -> Row:
-    """The row of one identity: its first complete run stands for it, later ones are reproductions."""
-    record, headline = runs[0], _headline(runs[0])
+def _entry(record: Record, runs: list[Record], known: _Known) -> Row:
+    """The row of one identity: its first complete run stands for it, later ones are reproductions.
+
+    Args:
+        runs: Those that are not retracted.
+    """
+    standing, headline = known.standings[record.run], _headline(record)
+    if standing.state == "retracted":
+        headline = Value(value=None, reason=f"retracted: {standing.reason}")
     values = [value for run in runs if (value := _headline(run).value) is not None]
     return Row(
         name=f"control: {record.identity.model}" if _told(record) else record.identity.model,
@@ -183,10 +261,20 @@ def _entry(runs: list[Record]) -> Row:
         margin=_margin(record, headline),
         reproductions=max(len(values) - 1, 0),
         spread=max(values) - min(values) if len(values) > 1 else None,
+        level=standing.level,
+        state=standing.state,
+        state_reason=standing.reason,
+        submitter=standing.submitter,
+        protocol=_protocol(record, known),
+        trained_on=record.provenance.trained_on,
+        overlap=_seen(record),
+        n_parameters=record.cost.n_parameters,
+        images_per_second=record.cost.images_per_second,
+        peak_memory_mb=record.cost.peak_memory_mb,
     )
 
 
-def _control(record: Record, name: str) -> Row:
+def _control(record: Record, name: str, known: _Known) -> Row:
     values = record.controls[name].values
     missing = Value(value=None, reason=f"{record.headline} was not computed for this control")
     return Row(
@@ -198,7 +286,21 @@ def _control(record: Record, name: str) -> Row:
         selection=record.provenance.selection,
         split=record.identity.split,
         values=values,
+        protocol=_protocol(record, known),
     )
+
+
+def _protocol(record: Record, known: _Known) -> Protocol | None:
+    return record.provenance.protocol or known.protocols.get((record.identity.dataset, record.identity.split))
+
+
+def _seen(record: Record) -> Overlap:
+    """What the weights were fitted to of the recordings they are evaluated on."""
+    dataset = record.identity.dataset
+    same = {name for group in SAME_RECORDINGS if dataset in group for name in group} | {dataset}
+    if not same & {*record.provenance.trained_on}:
+        return "none"
+    return "train role" if record.provenance.weights_source.startswith("trained:") else "unknown"
 
 
 def _headline(record: Record) -> Value:
