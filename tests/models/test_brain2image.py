@@ -13,12 +13,12 @@ import torch
 from torch.distributions import Normal, kl_divergence
 from torch.optim import Adam
 
+from tests.models.resuming import check_resuming
 from tests.models.test_eeg_gan import CVPR40, SPEC, count, rng, training_data
 from zoo.errors import UsageError
-from zoo.models import brain2image
+from zoo.models.base import Model
 from zoo.models.brain2image import (
     Brain2ImageVAE,
-    Brain2ImageVAEConfig,
     VAERecipe,
     build,
     divergence,
@@ -27,7 +27,7 @@ from zoo.models.brain2image import (
 from zoo.models.eeg_gan import EEGGAN
 from zoo.registry import PACKAGE, load_object, models, read_yaml
 from zoo.specs import ModelCard
-from zoo.training import fit
+from zoo.training import Recipe
 
 TINY: dict[str, Any] = {
     "lstm_units": 7,
@@ -160,22 +160,11 @@ def test_phases_follow_from_the_data() -> None:
 def test_an_interrupted_fit_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path, phase: int) -> None:
     data = training_data()
 
-    def stop(done: int, total: int, what: str) -> None:
-        if done == 3:
-            raise KeyboardInterrupt
+    def training() -> tuple[Model, Recipe]:
+        model = tiny(encoder_steps=6, vae_steps=6, condition="trial")
+        return model, recipes(model, data, seed=0)[phase]
 
-    options = {"encoder_steps": 6, "vae_steps": 6, "condition": "trial"}
-    whole, broken, resumed = (tiny(**options) for _ in range(3))
-    finished = fit(recipes(whole, data, seed=0)[phase], tmp_path / "whole", seed=0)
-    with pytest.raises(KeyboardInterrupt):
-        fit(recipes(broken, data, seed=0)[phase], tmp_path / "broken", seed=0, progress=stop)
-    again = fit(recipes(resumed, data, seed=0)[phase], tmp_path / "broken", seed=0)
-    assert (finished.step, again.step, again.best_step) == (6, 6, finished.best_step)
-    assert again.losses == finished.losses
-    start = tiny(**options).state_dict()
-    moved = {key.partition(".")[0] for key, value in whole.state_dict().items() if not torch.equal(value, start[key])}
-    assert moved == {"encoder"} | ({"decoder", "image_encoder"} if phase else set())
-    assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in whole.state_dict().items())
+    assert check_resuming(training, tmp_path) == ({"decoder", "image_encoder"} if phase else {"encoder"})
 
 
 @pytest.mark.parametrize(
@@ -233,9 +222,3 @@ def test_the_gan_of_brain2image_is_eeg_gan_without_its_first_phase() -> None:
     assert card.preset == {"unconditional_epochs": 0}
     assert (gan.config.noise_dim, gan.config.n_features) == (100, 128)
     assert math.prod(gan.generator.up[0].weight.shape) == 228 * 512 * 16
-
-
-def test_config_documents_every_field() -> None:
-    source = Path(brain2image.__file__).read_text(encoding="utf-8")
-    for name in Brain2ImageVAEConfig.__annotations__:
-        assert re.search(rf'^    {name}: .+\n    """.+"""$', source, re.MULTILINE), name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import subprocess
 import sys
 from functools import cache
@@ -89,6 +91,14 @@ def test_every_model_is_run_here_or_stands_beside_a_preset_that_is(name: str) ->
     """Large ones are only counted; then one of the same code must be small enough for everything below."""
     run = [other for other, card in CARDS.items() if card.builder == CARDS[name].builder and size(other) <= SMALL]
     assert run, f"{name} has {size(name):,} parameters, and no preset of its family has at most {SMALL:,}"
+
+
+@run_here
+def test_every_option_is_explained(card: ModelCard) -> None:
+    for config in type(built(card).config).__mro__[:-1]:
+        source = inspect.getsource(config)
+        for name in config.__annotations__:
+            assert re.search(rf'^    {name}: .+\n    """.+"""$', source, re.MULTILINE), (config, name)
 
 
 @run_here

@@ -14,29 +14,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.models.resuming import check_resuming
 from zoo.errors import IntegrityError, UsageError
-from zoo.models import eeg2image
+from zoo.models.base import Model
 from zoo.models.convert import Converted
 from zoo.models.convert.eeg2image import convert, forward_check, numpy_encoder
 from zoo.models.eeg2image import (
-    DiffAug,
     EEG2Image,
     EEG2ImageConfig,
     build,
     conv_tiled,
     discriminator_hinge,
     gan_step,
-    mode_seeking,
     recipes,
     scale_eeg,
     semi_hard_triplet_loss,
-    translate,
 )
-from zoo.models.layers import KerasAdam, conv_same, l2_normalise
+from zoo.models.layers import DiffAug, KerasAdam, conv_same, l2_normalise, mode_seeking, translate
 from zoo.models.recipes import kmeans_accuracy, pair_images, scale_image
 from zoo.registry import PACKAGE, load_object, read_yaml
 from zoo.specs import EEGSpec, ModelCard
-from zoo.training import TrainingData, fit
+from zoo.training import Recipe, TrainingData
 
 BundleWriter = Callable[..., Path]
 SPEC = EEGSpec(ch_names=("Fz", "Cz", "Pz"), sfreq=128, tmin=0, n_times=8)
@@ -580,20 +578,11 @@ def test_training_is_repeatable_and_resumes_without_state() -> None:
 def test_an_interrupted_fit_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path, phase: int) -> None:
     data = training_data()
 
-    def stop(done: int, total: int, what: str) -> None:
-        if done == 3:
-            raise KeyboardInterrupt
+    def training() -> tuple[Model, Recipe]:
+        model = tiny(encoder_steps=5, gan_steps=5)
+        return model, recipes(model, data, seed=0)[phase]
 
-    whole, broken, resumed = (tiny(encoder_steps=5, gan_steps=5) for _ in range(3))
-    finished = fit(recipes(whole, data, seed=0)[phase], tmp_path / "whole", seed=0)
-    with pytest.raises(KeyboardInterrupt):
-        fit(recipes(broken, data, seed=0)[phase], tmp_path / "broken", seed=0, progress=stop)
-    again = fit(recipes(resumed, data, seed=0)[phase], tmp_path / "broken", seed=0)
-    assert (finished.step, again.step, again.best_step) == (5, 5, finished.best_step)
-    assert again.losses == finished.losses
-    start = tiny().state_dict()
-    assert any(not torch.equal(value, start[key]) for key, value in whole.state_dict().items())
-    assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in whole.state_dict().items())
+    check_resuming(training, tmp_path)
 
 
 def test_gan_leaves_the_encoder_alone_and_encodes_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -905,9 +894,3 @@ def test_a_folder_must_say_which_checkpoint(tmp_path: Path, write_bundle: Bundle
     message = f"{tmp_path / 'checkpoint'} must name a checkpoint, but does not; give the prefix of one instead."
     with pytest.raises(IntegrityError, match=f"^{re.escape(message)}$"):
         convert(tmp_path)
-
-
-def test_config_documents_every_field() -> None:
-    source = Path(eeg2image.__file__).read_text(encoding="utf-8")
-    for field in dataclasses.fields(EEG2ImageConfig):
-        assert re.search(rf'^    {field.name}: .+\n    """.+"""$', source, re.MULTILINE), field.name

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
+from tests.models.resuming import check_resuming
 from zoo.errors import UsageError
-from zoo.models import cvpr_lstm, eeg_gan
+from zoo.models import eeg_gan
+from zoo.models.base import Model
 from zoo.models.cvpr_lstm import (
     CVPRLSTM,
     CVPRLSTMConfig,
@@ -26,10 +28,10 @@ from zoo.models.cvpr_lstm import (
     other_classes,
 )
 from zoo.models.eeg2image import DiffAug
-from zoo.models.eeg_gan import EEGGAN, EEGGANConfig, build, gan_step, matching_aware_loss, recipes
+from zoo.models.eeg_gan import EEGGAN, build, gan_step, matching_aware_loss, recipes
 from zoo.registry import PACKAGE, load_object, read_yaml
 from zoo.specs import EEGSpec, ModelCard
-from zoo.training import TrainingData, fit
+from zoo.training import Recipe, TrainingData
 
 SPEC = EEGSpec(ch_names=("Fz", "Cz", "Pz"), sfreq=128, tmin=0, n_times=8)
 CVPR40 = EEGSpec(ch_names=tuple(f"E{i}" for i in range(128)), sfreq=1000, tmin=0.02, n_times=440, unit="a.u.")
@@ -426,23 +428,12 @@ def test_the_first_phase_has_condition_zero_and_asks_nothing_of_the_encoder(monk
 def test_an_interrupted_fit_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path, phase: int) -> None:
     data = training_data()
 
-    def stop(done: int, total: int, what: str) -> None:
-        if done == 3:
-            raise KeyboardInterrupt
+    def training() -> tuple[Model, Recipe]:
+        steps: dict[str, Any] = {"encoder_steps": 6, "unconditional_steps": 6, "gan_steps": 6}
+        model = tiny(**steps, condition="trial", augment=True, mode_weight=0.1, gan_ema=0.9)
+        return model, recipes(model, data, seed=0)[phase]
 
-    steps: dict[str, Any] = {"encoder_steps": 6, "unconditional_steps": 6, "gan_steps": 6}
-    options = {**steps, "condition": "trial", "augment": True, "mode_weight": 0.1, "gan_ema": 0.9}
-    whole, broken, resumed = (tiny(**options) for _ in range(3))
-    finished = fit(recipes(whole, data, seed=0)[phase], tmp_path / "whole", seed=0)
-    with pytest.raises(KeyboardInterrupt):
-        fit(recipes(broken, data, seed=0)[phase], tmp_path / "broken", seed=0, progress=stop)
-    again = fit(recipes(resumed, data, seed=0)[phase], tmp_path / "broken", seed=0)
-    assert (finished.step, again.step, again.best_step) == (6, 6, finished.best_step)
-    assert again.losses == finished.losses
-    start = tiny(**options).state_dict()
-    moved = {key.partition(".")[0] for key, value in whole.state_dict().items() if not torch.equal(value, start[key])}
-    assert moved == {"encoder"} | ({"generator", "discriminator"} if phase else set())
-    assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in whole.state_dict().items())
+    assert check_resuming(training, tmp_path) == ({"generator", "discriminator"} if phase else {"encoder"})
 
 
 # --- options and cards -----------------------------------------------------------------------------------------------
@@ -482,10 +473,3 @@ def test_cards_are_valid_and_build() -> None:
         assert not card.claims
     assert any("reconstruction of this zoo" in note and "unverified" in note for note in cards[0].notes)
     assert not cards[0].preset
-
-
-@pytest.mark.parametrize(("module", "config"), [(cvpr_lstm, CVPRLSTMConfig), (eeg_gan, EEGGANConfig)])
-def test_config_documents_every_field(module: Any, config: Any) -> None:
-    source = Path(module.__file__).read_text(encoding="utf-8")
-    for name in config.__annotations__:
-        assert re.search(rf'^    {name}: .+\n    """.+"""$', source, re.MULTILINE), name

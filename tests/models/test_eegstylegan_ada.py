@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.models.resuming import check_resuming
 from zoo.errors import IntegrityError, UsageError
-from zoo.models import eegstylegan_ada
 from zoo.models.ada import (
     BAND_POWER,
     BANK,
@@ -31,6 +31,7 @@ from zoo.models.ada import (
     separable,
     warp,
 )
+from zoo.models.base import Model
 from zoo.models.convert.eegstylegan_ada import convert, forward_check
 from zoo.models.convert.object_pickle import read_modules
 from zoo.models.eegstylegan_ada import (
@@ -59,7 +60,7 @@ from zoo.models.stylegan2 import (
 )
 from zoo.registry import PACKAGE, load_object, read_yaml
 from zoo.specs import EEGSpec, ModelCard
-from zoo.training import TrainingData, fit
+from zoo.training import Recipe, TrainingData, fit
 
 Arrays = Callable[[str], dict[str, np.ndarray]]
 TINY: dict[str, Any] = {
@@ -645,12 +646,6 @@ def test_cards_are_valid_and_build() -> None:
     assert built[2].config.gan_kimg == 6500
 
 
-def test_config_documents_every_field() -> None:
-    source = Path(eegstylegan_ada.__file__).read_text(encoding="utf-8")
-    for field in dataclasses.fields(EEGStyleGANADAConfig):
-        assert re.search(rf'^    {field.name}: .+\n    """.+"""$', source, re.MULTILINE), field.name
-
-
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
@@ -788,21 +783,11 @@ def test_gan_leaves_the_encoder_alone_and_raises_its_augmentation(tmp_path: Path
 def test_an_interrupted_fit_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path, phase: int) -> None:
     data = training_data()
 
-    def stop(done: int, total: int, what: str) -> None:
-        if done == 3:
-            raise KeyboardInterrupt
+    def training() -> tuple[Model, Recipe]:
+        model = tiny(encoder_steps=6, gan_steps=6, ada_kimg=0.05, ada_interval=2, ada_target=-1.5)
+        return model, recipes(model, data, seed=0)[phase]
 
-    setting = {"encoder_steps": 6, "gan_steps": 6, "ada_kimg": 0.05, "ada_interval": 2, "ada_target": -1.5}
-    whole, broken, resumed = (tiny(**setting) for _ in range(3))
-    finished = fit(recipes(whole, data, seed=0)[phase], tmp_path / "whole", seed=0)
-    with pytest.raises(KeyboardInterrupt):
-        fit(recipes(broken, data, seed=0)[phase], tmp_path / "broken", seed=0, progress=stop)
-    again = fit(recipes(resumed, data, seed=0)[phase], tmp_path / "broken", seed=0)
-    assert (finished.step, again.step, again.best_step) == (6, 6, finished.best_step)
-    assert again.losses == finished.losses
-    start = tiny(**setting).state_dict()
-    assert any(not torch.equal(value, start[key]) for key, value in whole.state_dict().items())
-    assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in whole.state_dict().items())
+    check_resuming(training, tmp_path)
 
 
 # --- conversion -------------------------------------------------------------------------------------------------------

@@ -12,15 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.models.resuming import check_resuming
 from zoo.errors import IntegrityError, MissingError, UsageError
 from zoo.models import neurogan
+from zoo.models.base import Model
 from zoo.models.epoc import ImageClassifier
 from zoo.models.layers import KerasAdam
 from zoo.models.neurogan import (
     VGG16,
     GANRecipe,
     NeuroGAN,
-    NeuroGANConfig,
     SelfAttention,
     build,
     gan_step,
@@ -31,7 +32,7 @@ from zoo.models.neurogan import (
 from zoo.models.recipes import scale_image
 from zoo.registry import PACKAGE, load_object, read_yaml
 from zoo.specs import EEGSpec, ModelCard
-from zoo.training import Recipe, TrainingData, fit
+from zoo.training import Recipe, TrainingData
 
 SPEC = EEGSpec(ch_names=("Fz", "Cz", "Pz"), sfreq=128, tmin=0, n_times=24)
 EPOC = EEGSpec(ch_names=tuple(f"E{i}" for i in range(14)), sfreq=128, tmin=0, n_times=32)
@@ -247,12 +248,6 @@ def test_cards_are_valid_and_build() -> None:
     assert not cards[1].claims
 
 
-def test_config_documents_every_field() -> None:
-    source = Path(neurogan.__file__).read_text(encoding="utf-8")
-    for field in dataclasses.fields(NeuroGANConfig):
-        assert re.search(rf'^    {field.name}: .+\n    """.+"""$', source, re.MULTILINE), field.name
-
-
 # --- the perceptual term ---------------------------------------------------------------------------------------------
 
 
@@ -417,22 +412,8 @@ def test_the_classifiers_learn() -> None:
 def test_an_interrupted_fit_ends_with_the_weights_of_an_uninterrupted_one(
     tmp_path: Path, phase: int, kind: str
 ) -> None:
-    def stop(done: int, total: int, what: str) -> None:
-        if done == 3:
-            raise KeyboardInterrupt
-
-    def training() -> tuple[NeuroGAN, Recipe]:
+    def training() -> tuple[Model, Recipe]:
         model = tiny(encoder_steps=6, gan_steps=6, encoder_in_gan=kind, gan_ema=0.9)
         return model, recipes(model, training_data(), seed=0)[phase]
 
-    whole, recipe = training()
-    finished = fit(recipe, tmp_path / "whole", seed=0)
-    learnt = {name: copy.deepcopy(module.state_dict()) for name, module in recipe.modules().items()}
-    with pytest.raises(KeyboardInterrupt):
-        fit(training()[1], tmp_path / "broken", seed=0, progress=stop)
-    resumed, again = training()
-    torch.manual_seed(99)  # dropout is drawn from the step's generator, whatever the state of torch's
-    assert fit(again, tmp_path / "broken", seed=0).losses == finished.losses
-    for name, module in again.modules().items():
-        assert all(torch.equal(value, learnt[name][key]) for key, value in module.state_dict().items()), name
-    assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in whole.state_dict().items())
+    check_resuming(training, tmp_path)

@@ -13,8 +13,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
+from tests.models.resuming import check_resuming
 from zoo.errors import UsageError
-from zoo.models import neuromatch_lstm_gan
+from zoo.models.base import Model
 from zoo.models.layers import epoch_batch
 from zoo.models.neuromatch_lstm_gan import (
     GANRecipe,
@@ -28,7 +29,7 @@ from zoo.models.neuromatch_lstm_gan import (
 from zoo.models.recipes import scale_image
 from zoo.registry import PACKAGE, load_object, read_yaml
 from zoo.specs import EEGSpec, ModelCard
-from zoo.training import Recipe, TrainingData, fit
+from zoo.training import Recipe, TrainingData
 
 CARDS = {
     card.id.partition(".")[2] or "faithful": card
@@ -288,12 +289,6 @@ def test_cards_are_valid_and_build() -> None:
         assert sum(count(part) for part in build(SPEC, **CARDS["small"].preset).parts().values()) < 1_050_000
 
 
-def test_config_documents_every_field() -> None:
-    source = Path(neuromatch_lstm_gan.__file__).read_text(encoding="utf-8")
-    for field in dataclasses.fields(NeuromatchConfig):
-        assert re.search(rf'^    {field.name}: .+\n    """.+"""$', source, re.MULTILINE), field.name
-
-
 # --- training --------------------------------------------------------------------------------------------------------
 
 
@@ -445,21 +440,8 @@ def test_an_interrupted_fit_ends_with_the_weights_of_an_uninterrupted_one(
 ) -> None:
     data = training_data()
 
-    def stop(done: int, total: int, what: str) -> None:
-        if done == 3:
-            raise KeyboardInterrupt
-
-    def training() -> tuple[NeuromatchLSTMGAN, Recipe]:
+    def training() -> tuple[Model, Recipe]:
         model = tiny(preset, encoder_steps=6, gan_steps=6, gan_ema=0.9)
         return model, recipes(model, data, seed=0)[phase]
 
-    whole, recipe = training()
-    finished = fit(recipe, tmp_path / "whole", seed=0)
-    with pytest.raises(KeyboardInterrupt):
-        fit(training()[1], tmp_path / "broken", seed=0, progress=stop)
-    resumed, recipe = training()
-    again = fit(recipe, tmp_path / "broken", seed=0)
-    assert again.losses == finished.losses
-    start = tiny(preset).state_dict()
-    assert any(not torch.equal(value, start[key]) for key, value in whole.state_dict().items())
-    assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in whole.state_dict().items())
+    check_resuming(training, tmp_path)

@@ -25,12 +25,9 @@ from zoo.models.cvpr_lstm import (
     EncoderRecipe,
     PictureBatches,
     build_encoder,
-    check_least,
-    check_positive,
-    check_words,
 )
 from zoo.models.eeg_gan import Generator, check_widths, down, initialise, top_channels
-from zoo.models.layers import configure
+from zoo.models.layers import check_least, check_positive, configure
 from zoo.models.recipes import device_of, update
 from zoo.specs import EEGSpec
 from zoo.training import Recipe, TrainingData
@@ -64,7 +61,6 @@ class Brain2ImageVAEConfig(CVPRLSTMConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_widths(self.resolution, self.decoder_width, name="decoder_width")
-        check_words(self, condition=("class-mean", "trial"))
         check_least(self, 1, "latent_dim", "image_encoder_width", "vae_batch_size")
         check_least(self, 0, "beta", "vae_epochs", "vae_steps")
         check_positive(self, "vae_lr")

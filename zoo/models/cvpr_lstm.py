@@ -15,7 +15,7 @@ import abc
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from torch.optim import Adam, Optimizer
 
 from zoo.errors import UsageError
 from zoo.models.base import EEGEncoder
-from zoo.models.layers import epoch_batch, robust_range, robust_scale, steps_per_epoch
+from zoo.models.layers import check_least, check_positive, epoch_batch, robust_range, robust_scale, steps_per_epoch
 from zoo.models.recipes import device_of, encode_rows, scale_image, trainable, trials_of, update
 from zoo.specs import EEGSpec
 from zoo.stats import keyed_rng
@@ -48,7 +48,6 @@ class ClassifierTrainingConfig:
     """Encoder steps, instead of ``encoder_epochs``."""
 
     def __post_init__(self) -> None:
-        check_words(self, eeg_scaling=("none", "robust"))
         check_least(self, 1, "encoder_batch_size")
         check_least(self, 0, "encoder_epochs", "encoder_steps")
         check_positive(self, "encoder_lr")
@@ -64,27 +63,6 @@ class CVPRLSTMConfig(ClassifierTrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_least(self, 1, "lstm_units", "n_features")
-
-
-def check_words(config: Any, **known: tuple[str, str]) -> None:
-    """Raise unless these options are one of the two words they may be."""
-    for name, words in known.items():
-        if getattr(config, name) not in words:
-            raise UsageError(f"{name} must be {words[0]!r} or {words[1]!r}, but is {getattr(config, name)!r}.")
-
-
-def check_least(config: Any, least: float, *names: str) -> None:
-    """Raise unless these options are at least ``least``, or null."""
-    for name in names:
-        if (value := getattr(config, name)) is not None and value < least:
-            raise UsageError(f"{name} must be at least {least}, but is {value}.")
-
-
-def check_positive(config: Any, *names: str) -> None:
-    """Raise unless these options are more than 0."""
-    for name in names:
-        if getattr(config, name) <= 0:
-            raise UsageError(f"{name} must be more than 0, but is {getattr(config, name)}.")
 
 
 class CVPRLSTM(nn.Module):
@@ -133,6 +111,19 @@ def build_encoder(spec: EEGSpec, config: CVPRLSTMConfig) -> CVPRLSTM:
     return (CVPRLSTM if config.eeg_scaling == "none" else RobustCVPRLSTM)(spec.n_channels, config)
 
 
+def measure(encoder: nn.Module, data: TrainingData, device: torch.device) -> None:
+    """Show an encoder that scales its input some evenly spaced training trials; others need none."""
+    if isinstance(encoder, Measuring):
+        spaced = np.linspace(0, len(data.train) - 1, min(len(data.train), MAX_MEASURED_TRIALS)).astype(int)
+        encoder.measure(trials_of(data, data.train[spaced], device).transpose(1, 2))
+
+
+def require_training(data: TrainingData) -> None:
+    """Raise unless there is a trial to train on."""
+    if not len(data.train):
+        raise UsageError("training needs trials in the train role, but the split has none; choose another split.")
+
+
 class EncoderRecipe(Recipe):
     """Cross-entropy of a classifier on the features; the last best epoch of validation accuracy is kept.
 
@@ -143,6 +134,7 @@ class EncoderRecipe(Recipe):
 
     name = "encoder"
     ties: Literal["earlier", "later"] = "later"
+    optimizer: Optimizer
 
     def __init__(
         self,
@@ -156,16 +148,13 @@ class EncoderRecipe(Recipe):
     ) -> None:
         config = model.config
         self.model, self.data, self.config, self.key = model, data, config, (family, "encoder", seed)
-        if not len(data.train):
-            raise UsageError("training needs trials in the train role, but the split has none; choose another split.")
+        require_training(data)
         self.encoder = model.parts()["encoder"]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(keyed_rng(*self.key, "classifier").integers(2**63)))
             self.classifier = classifier or nn.Linear(config.n_features, data.n_classes).to(device_of(model))
         self.optimizer = Adam([*trainable(self.encoder), *self.classifier.parameters()], lr=config.encoder_lr)
-        if isinstance(self.encoder, Measuring):
-            spaced = np.linspace(0, len(data.train) - 1, min(len(data.train), MAX_MEASURED_TRIALS)).astype(int)
-            self.encoder.measure(trials_of(data, data.train[spaced], device_of(model)).transpose(1, 2))
+        measure(self.encoder, data, device_of(model))
         epoch = steps_per_epoch(len(data.train), config.encoder_batch_size)
         self.n_steps = config.encoder_steps if config.encoder_steps is not None else config.encoder_epochs * epoch
         if select == "val" and len(data.val):

@@ -30,7 +30,11 @@ from torch.optim import Optimizer
 from zoo.errors import UsageError
 from zoo.models.base import Reconstructor
 from zoo.models.layers import (
+    DiffAug,
     KerasAdam,
+    check_least,
+    check_positive,
+    check_shares,
     configure,
     conv_same,
     conv_transpose_same,
@@ -39,6 +43,7 @@ from zoo.models.layers import (
     keras_batch_norm,
     keras_lstm,
     l2_normalise,
+    mode_seeking,
     robust_range,
     robust_scale,
     spectral_normalise_,
@@ -118,29 +123,12 @@ class EEG2ImageConfig:
                 f"generator_width must be a multiple of {size // 4} to be halved from 4×4 to {size}×{size}, "
                 f"but is {self.generator_width}; try {16 * (size // 4)}."
             )
-        for name, known in (
-            ("semantics", ("as_run", "as_intended")),
-            ("image_pairing", ("class", "instance")),
-            ("eeg_scaling", ("half-max", "robust")),
-            ("encoder_loss", ("triplet", "softmax")),
-        ):
-            if getattr(self, name) not in known:
-                raise UsageError(f"{name} must be {known[0]!r} or {known[1]!r}, but is {getattr(self, name)!r}.")
-        for least, names in (
-            (1, ("noise_dim", "discriminator_width", "encoder_batch_size", "gan_batch_size")),
-            (0, ("encoder_epochs", "encoder_steps", "gan_epochs", "gan_steps", "margin", "mode_weight")),
-        ):
-            for name in names:
-                if (value := getattr(self, name)) is not None and value < least:
-                    raise UsageError(f"{name} must be at least {least}, but is {value}.")
+        check_least(self, 1, "noise_dim", "discriminator_width", "encoder_batch_size", "gan_batch_size")
+        check_least(self, 0, "encoder_epochs", "encoder_steps", "gan_epochs", "gan_steps", "margin", "mode_weight")
         if min(self.lstm_units) < 1:
             raise UsageError(f"lstm_units must be at least 1, but are {self.lstm_units}.")
-        for name in ("encoder_lr", "gan_lr"):
-            if getattr(self, name) <= 0:
-                raise UsageError(f"{name} must be more than 0, but is {getattr(self, name)}.")
-        for name in ("encoder_betas", "gan_betas", "gan_ema"):
-            if not all(0 <= decay < 1 for decay in np.atleast_1d(getattr(self, name) or 0)):
-                raise UsageError(f"{name} must be at least 0 and less than 1, but is {getattr(self, name)}.")
+        check_positive(self, "encoder_lr", "gan_lr")
+        check_shares(self, "encoder_betas", "gan_betas", "gan_ema")
 
 
 def scale_eeg(eeg: Tensor) -> Tensor:
@@ -271,60 +259,6 @@ def conv_tiled(image: Tensor, feature: Tensor, weight: Tensor) -> Tensor:
     return conv_same(image, weight[:, :n_image], stride=2) + tile
 
 
-@dataclass(frozen=True)
-class DiffAug:
-    """One draw of colour and translation for each image of a batch (Zhao et al. 2020, policy as released: no cutout).
-
-    Attributes:
-        brightness, saturation, contrast: (n,) float32 uniform in [0, 1).
-        rows, columns: (n,) whole pixels, uniform within an eighth of the resolution either way.
-    """
-
-    brightness: np.ndarray
-    saturation: np.ndarray
-    contrast: np.ndarray
-    rows: np.ndarray
-    columns: np.ndarray
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator, n: int, resolution: int) -> DiffAug:
-        reach = resolution // 8
-        colour = rng.random((3, n), dtype=np.float32)
-        shift = rng.integers(-reach, reach, (2, n), endpoint=True)
-        return cls(*colour, *shift)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Brightness, saturation, contrast, then translation of images in [-1, 1]; nothing is clipped."""
-        x = images + (_column(self.brightness, images) - 0.5)
-        grey = x.mean(dim=1, keepdim=True)
-        x = (x - grey) * (2 * _column(self.saturation, x)) + grey
-        mean = x.mean(dim=(1, 2, 3), keepdim=True)
-        x = (x - mean) * (_column(self.contrast, x) + 0.5) + mean
-        return translate(x, self.rows, self.columns)
-
-
-def _column(values: np.ndarray, like: Tensor) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values)).to(like).view(-1, 1, 1, 1)
-
-
-def translate(images: Tensor, rows: np.ndarray, columns: np.ndarray) -> Tensor:
-    """``out[r, c] = in[r + rows, c + columns]`` image by image, 0 (mid-grey) outside.
-
-    Shape:
-        images: (n, channels, height, width); rows, columns: (n,) integers.
-    """
-    x = images
-    for dim, shift in ((2, rows), (3, columns)):
-        size = x.shape[dim]
-        source = np.arange(size) + np.asarray(shift, dtype=np.int64).reshape(-1, 1)
-        shape = [-1, 1, size, 1] if dim == 2 else [-1, 1, 1, size]
-        inside = torch.from_numpy((source >= 0) & (source < size)).to(x.device).view(shape)
-        # modulo makes the gather a permutation, so that its backward never adds twice into one pixel
-        index = torch.from_numpy(source % size).to(x.device).view(shape)
-        x = x.gather(dim, index.expand_as(x)) * inside
-    return x
-
-
 def pairwise_distance(x: Tensor) -> Tensor:
     """L2 distances between rows, 0 with zero gradient where rows coincide.
 
@@ -362,12 +296,6 @@ def semi_hard_triplet_loss(embedding: Tensor, labels: Tensor, *, margin: float =
 def discriminator_hinge(real: Tensor, fake: Tensor) -> Tensor:
     """½ (mean max(0, 1 - D(real)) + mean max(0, 1 + D(fake))); the ½ is in the code, not in the paper."""
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
-
-
-def mode_seeking(images: tuple[Tensor, Tensor], codes: tuple[Tensor, Tensor]) -> Tensor:
-    """1 / (mean |G(c₂) - G(c₁)| / mean |c₂ - c₁| + 1e-5); codes hold noise *and* the shared feature, as released."""
-    ratio = (images[1] - images[0]).abs().mean() / (codes[1] - codes[0]).abs().mean()
-    return 1 / (ratio + 1e-5)
 
 
 class EEG2Image(Reconstructor):

@@ -30,12 +30,8 @@ from zoo.models.cvpr_lstm import (
     EncoderRecipe,
     PictureBatches,
     build_encoder,
-    check_least,
-    check_positive,
-    check_words,
 )
-from zoo.models.eeg2image import DiffAug, mode_seeking
-from zoo.models.layers import configure
+from zoo.models.layers import DiffAug, check_least, check_positive, check_shares, configure, mode_seeking
 from zoo.models.recipes import device_of, update
 from zoo.specs import EEGSpec
 from zoo.training import Recipe, TrainingData
@@ -83,14 +79,11 @@ class EEGGANConfig(CVPRLSTMConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_widths(self.resolution, self.generator_width)
-        check_words(self, condition=("class-mean", "trial"))
         check_least(self, 1, "noise_dim", "discriminator_width", "gan_batch_size")
         check_least(self, 0, "unconditional_epochs", "unconditional_steps", "gan_epochs", "gan_steps")
         check_least(self, 0, "wrong_weight", "fake_weight", "mode_weight")
         check_positive(self, "gan_lr")
-        for name in ("gan_betas", "gan_ema"):
-            if not all(0 <= decay < 1 for decay in np.atleast_1d(getattr(self, name) or 0)):
-                raise UsageError(f"{name} must be at least 0 and less than 1, but is {getattr(self, name)}.")
+        check_shares(self, "gan_betas", "gan_ema")
 
 
 def check_widths(resolution: int, width: int, *, name: str = "generator_width") -> None:

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,7 +32,16 @@ from torch.optim import Adam, Optimizer
 from zoo.errors import UsageError
 from zoo.models.ada import OPERATIONS, Controller, draw
 from zoo.models.base import Reconstructor
-from zoo.models.layers import configure, epoch_batch, half_max, robust_range, robust_scale
+from zoo.models.layers import (
+    check_least,
+    check_positive,
+    check_shares,
+    configure,
+    epoch_batch,
+    half_max,
+    robust_range,
+    robust_scale,
+)
 from zoo.models.recipes import (
     device_of,
     encode_rows,
@@ -142,32 +151,17 @@ class EEGStyleGANADAConfig:
             raise UsageError(f"resolution of EEGStyleGAN-ADA must be a power of two from 8, but is {size}; try 128.")
         if self.channel_base < size:
             raise UsageError(f"channel_base must be at least the resolution, {size}, but is {self.channel_base}.")
-        hints = get_type_hints(type(self))
-        for name in ("encoder", "eeg_scaling", "precision", "noise_mode", "image_pairing"):
-            words = get_args(hints[name])
-            if getattr(self, name) not in words:
-                known = ", ".join(map(repr, words))
-                raise UsageError(f"{name} must be one of {known}, but is {getattr(self, name)!r}.")
         if unknown := [name for name in self.operations if name not in OPERATIONS]:
             raise UsageError(f"operations must be among {', '.join(OPERATIONS)}, but hold {unknown[0]!r}.")
-        for least, names in (
-            (1, ("lstm_layers", "lstm_units", "n_features", "encoder_batch_size", "z_dim", "w_dim", "channel_max")),
-            (1, ("mapping_layers", "minibatch_group", "gan_batch_size", "gan_micro_batch", "r1_interval")),
-            (1, ("ada_interval",)),
-            (0, ("margin", "miner_epsilon", "encoder_epochs", "encoder_steps", "r1_gamma", "ema_kimg", "ema_rampup")),
-            (0, ("gan_kimg", "gan_steps")),
-        ):
-            for name in names:
-                if (value := getattr(self, name)) is not None and value < least:
-                    raise UsageError(f"{name} must be at least {least}, but is {value}.")
+        check_least(self, 1, "lstm_layers", "lstm_units", "n_features", "encoder_batch_size", "z_dim", "w_dim")
+        check_least(self, 1, "channel_max", "mapping_layers", "minibatch_group", "gan_batch_size", "gan_micro_batch")
+        check_least(self, 1, "r1_interval", "ada_interval")
+        check_least(self, 0, "margin", "miner_epsilon", "encoder_epochs", "encoder_steps", "r1_gamma", "ema_kimg")
+        check_least(self, 0, "ema_rampup", "gan_kimg", "gan_steps")
         if not self.cnn_channels or min(self.cnn_channels) < 1:
             raise UsageError(f"cnn_channels must be at least 1 each, but are {self.cnn_channels}.")
-        for name in ("encoder_lr", "gan_lr", "ada_kimg"):
-            if getattr(self, name) <= 0:
-                raise UsageError(f"{name} must be more than 0, but is {getattr(self, name)}.")
-        for name in ("encoder_betas", "gan_betas", "cnn_dropout"):
-            if not all(0 <= decay < 1 for decay in np.atleast_1d(getattr(self, name))):
-                raise UsageError(f"{name} must be at least 0 and less than 1, but is {getattr(self, name)}.")
+        check_positive(self, "encoder_lr", "gan_lr", "ada_kimg")
+        check_shares(self, "encoder_betas", "gan_betas", "cnn_dropout")
         if self.gan_batch_size % self.round:
             raise UsageError(
                 f"gan_batch_size must be a multiple of gan_micro_batch, {self.gan_micro_batch}, "

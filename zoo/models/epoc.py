@@ -7,6 +7,7 @@ classifier is ours.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, Protocol, overload
 
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from zoo.distributed import moments
 from zoo.errors import UsageError
 from zoo.models.base import EEGEncoder
-from zoo.models.layers import KerasAdam, epoch_batch, steps_per_epoch
+from zoo.models.layers import KerasAdam, check_least, check_positive, check_shares, epoch_batch, steps_per_epoch
 from zoo.models.recipes import device_of, encode_rows, trials_of, update
 from zoo.specs import EEGSpec
 from zoo.training import Recipe, TrainingData
@@ -27,6 +29,41 @@ N_FEATURES = 100
 """Entries of the EEG encoding."""
 MAX_VALIDATION_TRIALS = 2000
 MAX_VALIDATIONS = 100
+
+
+@dataclass(frozen=True)
+class EpocConfig:
+    """How the EEG classifier and the image classifier are built and trained."""
+
+    encoder_lr: float = 1e-4
+    """Learning rate of the EEG classifier's Nesterov SGD."""
+    encoder_decay: float = 1e-6
+    """Decay of that rate: after t updates it is lr / (1 + decay · t)."""
+    encoder_momentum: float = 0.9
+    """Its momentum."""
+    encoder_batch_size: int = 128
+    """Trials per step of the EEG classifier; the last batch of an epoch may be smaller."""
+    encoder_epochs: int = 100
+    """Passes over the training trials; the authors of ThoughtViz keep the last."""
+    encoder_steps: int | None = None
+    """Steps of the EEG classifier, instead of ``encoder_epochs``."""
+    image_classifier_width: int = 32
+    """Channels after the first convolution of the image classifier; it and what follows are ours."""
+    image_classifier_lr: float = 1e-3
+    """Learning rate of the image classifier's Adam."""
+    image_classifier_batch_size: int = 64
+    """Pictures per step of the image classifier."""
+    image_classifier_steps: int = 2000
+    """Steps of the image classifier, which then is frozen."""
+    image_classifier_noise: float = 0.2
+    """Standard deviation of the noise on its pictures, of [0, 1]; without it, generators fool it by faint patterns."""
+
+    def __post_init__(self) -> None:
+        check_least(self, 1, "encoder_batch_size", "image_classifier_width", "image_classifier_batch_size")
+        check_least(self, 0, "encoder_decay", "encoder_epochs", "encoder_steps")
+        check_least(self, 0, "image_classifier_steps", "image_classifier_noise")
+        check_positive(self, "encoder_lr", "image_classifier_lr")
+        check_shares(self, "encoder_momentum")
 
 
 class KerasBatchNorm(nn.Module):
@@ -51,9 +88,9 @@ class KerasBatchNorm(nn.Module):
         if self.training:
             moving = (self.running_mean.clone(), self.running_var.clone())  # backward needs those from before
             with torch.no_grad():
-                over = [dim for dim in range(x.ndim) if dim != 1]
-                self.running_mean.lerp_(x.mean(dim=over), 1 - self.momentum)
-                self.running_var.lerp_(x.var(dim=over, correction=0), 1 - self.momentum)
+                mean, variance, _ = moments(x)
+                self.running_mean.lerp_(mean, 1 - self.momentum)
+                self.running_var.lerp_(variance, 1 - self.momentum)
             if not self.phase_0:
                 return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=1e-3)
         return F.batch_norm(x, *moving, self.weight, self.bias, training=False, eps=1e-3)
@@ -95,7 +132,7 @@ class KerasSGD(Optimizer):
 def glorot(module: nn.Module) -> None:
     """Glorot-uniform kernels and zero biases, for every dense and convolutional layer within."""
     for layer in module.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d):
             nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

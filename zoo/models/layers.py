@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, TypeVar, get_origin, get_type_hints, overload
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints, overload
 
 import numpy as np
 import torch
@@ -38,7 +39,10 @@ def configure(config: type[Config], overrides: dict[str, Any]) -> Config:
             close = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]!r}?" if close else f"its options are: {', '.join(fields)}."
             raise UsageError(f"{config.__name__} has no option {key!r}; {hint}")
-        if get_origin(hints[key]) is Literal:  # the config itself says which words it knows
+        if get_origin(hints[key]) is Literal:
+            if value not in (known := get_args(hints[key])):
+                words = " or ".join(map(repr, known)) if len(known) < 3 else f"one of {', '.join(map(repr, known))}"
+                raise UsageError(f"{key} must be {words}, but is {value!r}.")
             continue
         given = tuple(value) if isinstance(value, list) else value
         kind = TypeAdapter(hints[key], config=ConfigDict(allow_inf_nan=False))
@@ -48,6 +52,27 @@ def configure(config: type[Config], overrides: dict[str, Any]) -> Config:
             needed = "finite" if error.errors()[0]["type"] == "finite_number" else fields[key]
             raise UsageError(f"{key} of {config.__name__} must be {needed}, but is {value!r}.") from error
     return config(**chosen)
+
+
+def check_least(config: Any, least: float, *names: str) -> None:
+    """Raise unless these options are at least ``least``, or null."""
+    for name in names:
+        if (value := getattr(config, name)) is not None and value < least:
+            raise UsageError(f"{name} must be at least {least}, but is {value}.")
+
+
+def check_positive(config: Any, *names: str) -> None:
+    """Raise unless these options are more than 0."""
+    for name in names:
+        if getattr(config, name) <= 0:
+            raise UsageError(f"{name} must be more than 0, but is {getattr(config, name)}.")
+
+
+def check_shares(config: Any, *names: str) -> None:
+    """Raise unless these options, or all their entries, are at least 0 and less than 1, or null."""
+    for name in names:
+        if not all(0 <= share < 1 for share in np.atleast_1d(getattr(config, name) or 0)):
+            raise UsageError(f"{name} must be at least 0 and less than 1, but is {getattr(config, name)}.")
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
@@ -249,3 +274,63 @@ class KerasAdam(Optimizer):
         state["v"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         rate = group["lr"] * (1 - beta2**t) ** 0.5 / (1 - beta1**t)
         parameter.addcdiv_(state["m"], state["v"].sqrt().add_(group["eps"]), value=-rate)
+
+
+@dataclass(frozen=True)
+class DiffAug:
+    """One draw of colour and translation for each image of a batch (Zhao et al. 2020, policy as released: no cutout).
+
+    Attributes:
+        brightness, saturation, contrast: (n,) float32 uniform in [0, 1).
+        rows, columns: (n,) whole pixels, uniform within an eighth of the resolution either way.
+    """
+
+    brightness: np.ndarray
+    saturation: np.ndarray
+    contrast: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, n: int, resolution: int) -> DiffAug:
+        reach = resolution // 8
+        colour = rng.random((3, n), dtype=np.float32)
+        shift = rng.integers(-reach, reach, (2, n), endpoint=True)
+        return cls(*colour, *shift)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Brightness, saturation, contrast, then translation of images in [-1, 1]; nothing is clipped."""
+        x = images + (_column(self.brightness, images) - 0.5)
+        grey = x.mean(dim=1, keepdim=True)
+        x = (x - grey) * (2 * _column(self.saturation, x)) + grey
+        mean = x.mean(dim=(1, 2, 3), keepdim=True)
+        x = (x - mean) * (_column(self.contrast, x) + 0.5) + mean
+        return translate(x, self.rows, self.columns)
+
+
+def _column(values: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).to(like).view(-1, 1, 1, 1)
+
+
+def translate(images: Tensor, rows: np.ndarray, columns: np.ndarray) -> Tensor:
+    """``out[r, c] = in[r + rows, c + columns]`` image by image, 0 (mid-grey) outside.
+
+    Shape:
+        images: (n, channels, height, width); rows, columns: (n,) integers.
+    """
+    x = images
+    for dim, shift in ((2, rows), (3, columns)):
+        size = x.shape[dim]
+        source = np.arange(size) + np.asarray(shift, dtype=np.int64).reshape(-1, 1)
+        shape = [-1, 1, size, 1] if dim == 2 else [-1, 1, 1, size]
+        inside = torch.from_numpy((source >= 0) & (source < size)).to(x.device).view(shape)
+        # modulo makes the gather a permutation, so that its backward never adds twice into one pixel
+        index = torch.from_numpy(source % size).to(x.device).view(shape)
+        x = x.gather(dim, index.expand_as(x)) * inside
+    return x
+
+
+def mode_seeking(images: tuple[Tensor, Tensor], codes: tuple[Tensor, Tensor]) -> Tensor:
+    """1 / (mean |G(c₂) - G(c₁)| / mean |c₂ - c₁| + 1e-5); codes hold noise *and* the shared feature, as released."""
+    ratio = (images[1] - images[0]).abs().mean() / (codes[1] - codes[0]).abs().mean()
+    return 1 / (ratio + 1e-5)

@@ -30,11 +30,11 @@ from torch.optim import Optimizer
 from zoo.errors import IntegrityError, MissingError, UsageError
 from zoo.foreign import read_torch
 from zoo.models.base import Reconstructor
-from zoo.models.cvpr_lstm import check_least, check_positive, check_words
 from zoo.models.epoc import (
     N_FEATURES,
     Encoder,
     EncoderRecipe,
+    EpocConfig,
     Gaussian,
     ImageClassifier,
     ImageClassifierRecipe,
@@ -46,7 +46,17 @@ from zoo.models.epoc import (
     microvolts,
     unflatten,
 )
-from zoo.models.layers import KerasAdam, configure, conv_transpose_same, epoch_batch, standardise, steps_per_epoch
+from zoo.models.layers import (
+    KerasAdam,
+    check_least,
+    check_positive,
+    check_shares,
+    configure,
+    conv_transpose_same,
+    epoch_batch,
+    standardise,
+    steps_per_epoch,
+)
 from zoo.models.recipes import device_of, encode_rows, scale_image, trials_of, update
 from zoo.specs import EEGSpec
 from zoo.store import file_sha256
@@ -59,7 +69,7 @@ VGG16_LAYERS = {"relu2_2": 9, "relu3_3": 16}
 
 
 @dataclass(frozen=True)
-class NeuroGANConfig:
+class NeuroGANConfig(EpocConfig):
     eeg_scaling: Literal["raw", "standard"] = "raw"
     """Input of the encoder: microvolts with their offset, as in ThoughtViz, or each channel of a trial standardised."""
     encoder_in_gan: Literal["frozen", "finetuned"] = "frozen"
@@ -86,28 +96,6 @@ class NeuroGANConfig:
     """Weight of the mean absolute differences of those features, summed over layers; unverified."""
     gaussian_penalty: float = 0.01
     """Weight of the summed squares of the Gaussian layer's deviations, as in ThoughtViz."""
-    encoder_lr: float = 1e-4
-    """Learning rate of the EEG classifier's Nesterov SGD, as in ThoughtViz."""
-    encoder_decay: float = 1e-6
-    """Decay of that rate: after t updates it is lr / (1 + decay · t)."""
-    encoder_momentum: float = 0.9
-    """Its momentum."""
-    encoder_batch_size: int = 128
-    """Trials per step of the EEG classifier; the last batch of an epoch may be smaller."""
-    encoder_epochs: int = 100
-    """Passes over the training trials."""
-    encoder_steps: int | None = None
-    """Steps of the EEG classifier, instead of ``encoder_epochs``."""
-    image_classifier_width: int = 32
-    """Channels after the first convolution of the image classifier; unverified, as is all of it."""
-    image_classifier_lr: float = 1e-3
-    """Learning rate of the image classifier's Adam."""
-    image_classifier_batch_size: int = 64
-    """Pictures per step of the image classifier."""
-    image_classifier_steps: int = 2000
-    """Steps of the image classifier, which then is frozen."""
-    image_classifier_noise: float = 0.2
-    """Standard deviation of the noise on its pictures, of [0, 1]; without it, generators fool it by faint patterns."""
     generator_lr: float = 5e-5
     """Learning rate of the generator's Adam, as in ThoughtViz' grey networks; unverified."""
     discriminator_lr: float = 5e-5
@@ -124,21 +112,13 @@ class NeuroGANConfig:
     """GAN steps, instead of ``gan_epochs``."""
 
     def __post_init__(self) -> None:
-        check_words(
-            self,
-            eeg_scaling=("raw", "standard"),
-            encoder_in_gan=("frozen", "finetuned"),
-            perceptual=("vgg16", "image-classifier"),
+        super().__post_init__()
+        check_least(self, 1, "noise_dim", "generator_width", "discriminator_width", "gan_batch_size")
+        check_least(
+            self, 0, "gan_epochs", "gan_steps", "classification_weight", "perceptual_weight", "gaussian_penalty"
         )
-        check_least(self, 1, "noise_dim", "generator_width", "discriminator_width", "image_classifier_width")
-        check_least(self, 1, "encoder_batch_size", "image_classifier_batch_size", "gan_batch_size")
-        check_least(self, 0, "encoder_epochs", "encoder_steps", "image_classifier_steps", "gan_epochs", "gan_steps")
-        check_least(self, 0, "image_classifier_noise")
-        check_least(self, 0, "classification_weight", "perceptual_weight", "gaussian_penalty", "encoder_decay")
-        check_positive(self, "encoder_lr", "image_classifier_lr", "generator_lr", "discriminator_lr")
-        for name in ("encoder_momentum", "gan_betas", "gan_ema", "discriminator_dropout"):
-            if not all(0 <= share < 1 for share in np.atleast_1d(getattr(self, name) or 0)):
-                raise UsageError(f"{name} must be at least 0 and less than 1, but is {getattr(self, name)}.")
+        check_positive(self, "generator_lr", "discriminator_lr")
+        check_shares(self, "gan_betas", "gan_ema", "discriminator_dropout")
         size = self.resolution
         if size < 16 or size & (size - 1):
             raise UsageError(f"resolution of NeuroGAN must be a power of two from 16, but is {size}; try 32 or 64.")

@@ -31,8 +31,8 @@ from torch.optim import Adam, Optimizer
 
 from zoo.errors import UsageError
 from zoo.models.base import Reconstructor
-from zoo.models.cvpr_lstm import EncoderRecipe, check_least, check_positive, check_words
-from zoo.models.layers import configure, epoch_batch, standardise, steps_per_epoch
+from zoo.models.cvpr_lstm import EncoderRecipe
+from zoo.models.layers import check_least, check_positive, configure, epoch_batch, standardise, steps_per_epoch
 from zoo.models.recipes import device_of, encode_rows, pair_images, scale_image, update
 from zoo.specs import EEGSpec
 from zoo.stats import keyed_rng
@@ -101,16 +101,6 @@ class NeuromatchConfig:
     """GAN steps, instead of ``gan_epochs``."""
 
     def __post_init__(self) -> None:
-        check_words(
-            self,
-            window=("resize", "crop"),
-            eeg_scaling=("none", "standard"),
-            encoder=("frozen", "trained"),
-            noise=("per-record", "per-step"),
-            pixels=("bgr-bytes", "rgb-signed"),
-            generator_norm=("eval-after-first", "batch"),
-            image_pairing=("instance", "class"),
-        )
         check_least(self, 1, "n_samples", "n_features", "noise_dim", "generator_width", "discriminator_width")
         check_least(self, 1, "max_records", "encoder_batch_size", "gan_batch_size")
         check_least(

@@ -47,14 +47,11 @@ from zoo.models.cvpr_lstm import (
     CVPRLSTMConfig,
     EncoderRecipe,
     Measuring,
-    check_least,
-    check_words,
 )
-from zoo.models.layers import configure, robust_range, robust_scale
+from zoo.models.layers import check_least, configure, robust_range, robust_scale
 from zoo.specs import EEGSpec
 from zoo.training import Recipe, TrainingData
 
-NETWORKS = ("lstm", "eegchannelnet", "eegnet", "syncnet", "siskind", "dense")
 WITH_DEFECTS = ("eegchannelnet", "eegnet", "syncnet")
 NO_EPSILON = float(torch.finfo(torch.float32).tiny)
 """Stands for 0, which torch refuses in training; no variance that is not 0 notices."""
@@ -81,9 +78,6 @@ class PerceivelabConfig(ClassifierTrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.network not in NETWORKS:
-            raise UsageError(f"network must be one of {', '.join(NETWORKS)}, but is {self.network!r}.")
-        check_words(self, semantics=("as_run", "corrected"))
         if self.semantics == "corrected" and self.network not in WITH_DEFECTS:
             raise UsageError(
                 f"semantics of network {self.network} must be 'as_run': there is nothing to correct in it."
@@ -363,8 +357,12 @@ class Scaled(Measuring):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, n_times, n_channels) in the unit it was measured in → (n, n_features)."""
-        features: Tensor = self.network(robust_scale(x, self.centre, self.spread))
+        features: Tensor = self.network(self.scaled(x))
         return features
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """What the network sees of (n, n_times, n_channels)."""
+        return robust_scale(x, self.centre, self.spread)
 
     def measure(self, x: Tensor) -> None:
         """Take centre and spread from training trials (n, n_times, n_channels); a spread is a nanovolt or more."""
@@ -429,6 +427,15 @@ class PerceivelabClassifier(Classifier):
         return found
 
 
+def require_classes(model: Classifier, data: TrainingData) -> None:
+    """Raise unless the head knows as many classes as the dataset has."""
+    if data.n_classes > model.n_classes:
+        raise UsageError(
+            f"n_classes must be at least {data.n_classes}, the number of classes of the dataset, but is "
+            f"{model.n_classes}; give n_classes={data.n_classes}."
+        )
+
+
 def build(spec: EEGSpec, **overrides: Any) -> PerceivelabClassifier:
     """An untrained classifier for these recordings; initial weights come from torch's generator, so seed that first.
 
@@ -446,9 +453,5 @@ def recipes(
     Raises:
         UsageError: The train role is empty, or the dataset has more classes than the head.
     """
-    if data.n_classes > model.n_classes:
-        raise UsageError(
-            f"n_classes must be at least {data.n_classes}, the number of classes of the dataset, but is "
-            f"{model.n_classes}; give n_classes={data.n_classes}."
-        )
+    require_classes(model, data)
     return [EncoderRecipe(model, data, family="perceivelab", seed=seed, select=select, classifier=model.classifier)]

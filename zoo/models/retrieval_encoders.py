@@ -1,59 +1,92 @@
-"""EEG encoders that are contrasted with image features (NICE, ATM-S, UBP's projection): networks, not their training.
+"""EEG encoders that are contrasted with image features: NICE, ATM-S, and UBP's projection with its blurred pictures.
 
-NICE (2024), https://github.com/eeyhsong/NICE-EEG (commit a7709d8); ATM-S (2024), as it stands in LinJiang8/SAMGA; UBP
-(2025), https://github.com/HaitaoWuTJU/Uncertainty-aware-Blur-Prior (commit 89d8b83); none of that code is used here.
-Built from a specification and checked against arrays computed with the authors' modules; names of tensors as published.
+Song et al. (2024), NICE, https://arxiv.org/abs/2308.13234, code https://github.com/eeyhsong/NICE-EEG (commit a7709d8);
+ATM-S (2024), as it stands in LinJiang8/SAMGA; Wu et al. (2025), UBP, https://arxiv.org/abs/2503.04207, code
+https://github.com/HaitaoWuTJU/Uncertainty-aware-Blur-Prior (commit 89d8b83); none of that code is used here. Built from
+a specification and checked against arrays computed with the authors' modules; names of tensors as published.
 
-``semantics="as_run"`` (default) of ATM-S keeps what its module does: of 64 tokens, the subject's and 63 channels', the
-first 63 are kept, so that the subject stands where a channel should and the last channel is lost; and one subject id
-outside of the table switches the whole batch to the shared token. ``"corrected"`` keeps the channels and switches that
-trial alone.
+``semantics="as_run"`` (default) keeps what the released code does, ``"corrected"`` what it is meant to:
 
-All three take other recordings than the published ones: kernels and pools are no longer than what they act on (ours).
-**The training recipe is not in this release**: it needs features of every training picture by a CLIP network.
+=====  =====================================================  ==================================================
+       as run                                                 corrected
+=====  =====================================================  ==================================================
+nice   the scale of the loss is never trained; the best       the scale is trained; the best validated epoch is
+       epoch is saved so that loading it changes nothing, so  the result
+       the last one is the result
+atm-s  of 64 tokens, the subject's and 63 channels', the      the channels are kept; an unknown subject switches
+       first 63 are kept: the last channel is lost; one       its own trial alone; the exponential of the log
+       unknown subject switches the whole batch to the        scale multiplies cosines
+       shared token; the log scale itself multiplies EEG
+       features of any length
+ubp    kernels of 45, 45, 51 pixels, since the size is        kernels of 45, 51, 57; cosines
+       changed in place; EEG features of any length
+=====  =====================================================  ==================================================
+
+ATM-S chose its epoch on the test set; ``zoo train --select test`` does that, and the record says so. Its image features
+were those of random crops, and a hundredth of its loss is a contrast with CLIP's text features: neither is here. Ours
+are the ``.small`` presets, ``centred``, and, of UBP, what paper and specification leave open (the ``blur_`` options).
+All take other recordings than the published ones: kernels and pools are no longer than what they act on.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, overload
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import UsageError
-from zoo.models.base import EEGEncoder
-from zoo.models.cvpr_lstm import check_least, check_words
-from zoo.models.layers import configure
+from zoo.models.contrastive import ContrastiveConfig, ContrastiveRecipe, ContrastiveRetriever
+from zoo.models.layers import check_least, check_shares, configure
+from zoo.models.recipes import scale_image
 from zoo.specs import EEGSpec
-from zoo.training import TrainingData
+from zoo.training import Recipe, TrainingData
 
 HEADS = 4
 SUBJECTS = 10
 """Rows of ATM-S' table of subjects, numbered from 0; published ids start at 1, so subject 10 is outside of it."""
+FIRST_SCALE = math.log(1 / 0.07)
 
 
 @dataclass(frozen=True)
-class RetrievalEncoderConfig:
+class RetrievalEncoderConfig(ContrastiveConfig):
     network: Literal["nice", "atm-s", "ubp"] = "nice"
     """Which of the networks."""
     semantics: Literal["as_run", "corrected"] = "as_run"
-    """What the released module computes, or what it is meant to (atm-s)."""
+    """What the released code computes, or what it is meant to."""
     n_features: int = 768
     """Size of a feature: that of the image features it is compared with (768 with NICE, 1024 with the others)."""
+    extractor: str = "clip-vit-l14"
+    """What looks at pictures, in training and in the gallery."""
+    centred: bool = False
+    """Take the mean over training pictures off image features (ours)."""
+    subject: int | None = None
+    """Id in ATM-S' table that all trials have; null for the shared token."""
+    blur_kernels: tuple[int, ...] = ()
+    """UBP: least, usual and most blur of a picture, as width of a Gaussian in pixels of 224; none for none at all."""
+    blur_decay: float = 1.0
+    """UBP: how fast the sharp picture gives way from the centre outwards (the paper's λ, which it does not tell)."""
+    blur_interval: float = 1.0
+    """UBP: standard deviations of similarities beyond which blur changes (the paper's z, which it does not tell)."""
+    blur_memory: float = 0.9
+    """UBP: share of the old value in the moving average of similarities (not told either)."""
 
     def __post_init__(self) -> None:
-        if self.network not in ("nice", "atm-s", "ubp"):
-            raise UsageError(f"network must be one of nice, atm-s, ubp, but is {self.network!r}.")
-        check_words(self, semantics=("as_run", "corrected"))
-        if self.semantics == "corrected" and self.network != "atm-s":
-            raise UsageError(
-                f"semantics of network {self.network} must be 'as_run': there is nothing to correct in it."
-            )
+        super().__post_init__()
         check_least(self, 1, "n_features")
+        check_least(self, 0, "subject", "blur_decay", "blur_interval")
+        check_shares(self, "blur_memory")
+        if self.blur_kernels and (
+            len(self.blur_kernels) != 3 or any(size < 1 or size % 2 == 0 for size in self.blur_kernels)
+        ):
+            raise UsageError(f"blur_kernels must be three odd numbers of pixels or none, but are {self.blur_kernels}.")
+        if self.subject is not None and self.network != "atm-s":
+            raise UsageError(f"subject of network {self.network} must be null: only atm-s knows subjects.")
 
 
 class Residual(nn.Module):
@@ -170,7 +203,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         layers = (self.query_projection, self.key_projection, self.value_projection)
         query, key, value = (layer(x).unflatten(2, (HEADS, -1)).transpose(1, 2) for layer in layers)
-        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=0.25 if self.training else 0.0)
+        weights = (query @ key.transpose(2, 3) / query.shape[3] ** 0.5).softmax(dim=3)
+        mixed = F.dropout(weights, 0.25, self.training) @ value
         made: Tensor = self.out_projection(mixed.transpose(1, 2).flatten(2))
         return made
 
@@ -248,7 +282,7 @@ class UBP(nn.Module):
     def __init__(self, spec: EEGSpec, config: RetrievalEncoderConfig) -> None:
         super().__init__()
         self.model = projection(spec.n_channels * spec.n_times, config.n_features, dropout=0.3, called="f")
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # of the loss; features do not depend on it
+        self.logit_scale = nn.Parameter(torch.tensor(FIRST_SCALE))  # of the loss; features do not depend on it
 
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.model(x.flatten(1))
@@ -258,28 +292,61 @@ class UBP(nn.Module):
 NETWORKS: dict[str, type[NICE | ATMS | UBP]] = {"nice": NICE, "atm-s": ATMS, "ubp": UBP}
 
 
-class RetrievalEncoder(EEGEncoder):
+class Comparison(nn.Module):
+    """The scale of similarities unless the network has one, and the mean of image features where they are centred."""
+
+    def __init__(self, config: RetrievalEncoderConfig) -> None:
+        super().__init__()
+        if config.network != "ubp":
+            trained = config.network != "nice" or config.semantics == "corrected"
+            self.logit_scale = nn.Parameter(torch.tensor(FIRST_SCALE), requires_grad=trained)
+        self.centre: Tensor
+        self.register_buffer("centre", torch.zeros(config.n_features))
+
+
+class RetrievalEncoder(ContrastiveRetriever):
     """One of the networks; its features are compared with those of images by their cosine."""
 
     def __init__(self, spec: EEGSpec, config: RetrievalEncoderConfig) -> None:
         super().__init__(spec, config)
         self.config: RetrievalEncoderConfig = config
+        self.extractor, self.n_image_features = config.extractor, config.n_features
         self.encoder = NETWORKS[config.network](spec, config)
+        self.as_run = config.semantics == "as_run"
+        self.comparison = Comparison(config)
 
     def parts(self) -> dict[str, nn.Module]:
-        return {"encoder": self.encoder}
+        return {"encoder": self.encoder, "comparison": self.comparison}
 
     def encode(self, eeg: Tensor, subjects: Tensor | None = None) -> Tensor:
         """Features of EEG, not normalised.
 
         Shape:
-            eeg: (n_trials, n_channels, n_times); subjects: (n_trials,) ids of ATM-S' table, from 0, None for unknown
-            ones; the other networks know no subjects.
+            eeg: (n_trials, n_channels, n_times); subjects: (n_trials,) ids of ATM-S' table, from 0, None for the
+            config's; the other networks know no subjects.
             returns: (n_trials, n_features).
         """
+        if subjects is None and self.config.subject is not None:
+            subjects = torch.full((len(eeg),), self.config.subject, device=eeg.device)
         given = () if subjects is None else (subjects,)
         features: Tensor = self.encoder(eeg, *given)
         return features
+
+    def embed_images(self, features: Tensor) -> Tensor:
+        """Image features as they are, or less the mean over training pictures: (n, n_features) both."""
+        return features - self.comparison.centre
+
+    def similarities(self, eeg: Tensor, images: Tensor) -> Tensor:
+        """Scaled cosines; as run, of atm-s and ubp the length of EEG features counts."""
+        images, name = F.normalize(images), self.config.network
+        if name == "nice" or not self.as_run:
+            eeg = F.normalize(eeg)
+        log = self.encoder.logit_scale if isinstance(self.encoder, UBP) else self.comparison.logit_scale
+        if not self.as_run or name == "nice":
+            scale = log.exp()
+        else:
+            scale = F.softplus(log) if name == "ubp" else log
+        return scale * eeg @ images.T
 
 
 def build(spec: EEGSpec, **overrides: Any) -> RetrievalEncoder:
@@ -292,15 +359,121 @@ def build(spec: EEGSpec, **overrides: Any) -> RetrievalEncoder:
     return RetrievalEncoder(spec, configure(RetrievalEncoderConfig, overrides))
 
 
+def fovea_blur(image: np.ndarray, kernel: int, *, decay: float = 1.0, size: int = 224) -> np.ndarray:
+    """A picture that is sharp where people look, in the centre, and blurred around it (UBP, equations 2 to 5).
+
+    α x + (1 - α) G∗x with α = exp(-decay · d / L), d the distance from the centre and L its largest value. The Gaussian
+    is ``kernel`` pixels wide, with torchvision's standard deviation for that, 0.15 · kernel + 0.35.
+
+    Shape:
+        image: (height, width, 3) uint8; returns: (size, size, 3) uint8.
+    """
+    from torchvision.transforms.functional import gaussian_blur
+
+    sharp = scale_image(image, size, antialias=True)
+    place = torch.arange(size) - (size - 1) / 2
+    distance = torch.hypot(place[:, None], place)
+    weight = torch.exp(-decay * distance / distance.max())
+    mixed = weight * sharp + (1 - weight) * gaussian_blur(sharp, [kernel, kernel])
+    pixels: np.ndarray = (mixed * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+    return pixels
+
+
+class Blurred(Sequence[np.ndarray]):
+    """Pictures as ``fovea_blur`` makes them, one by one whenever one is asked for."""
+
+    def __init__(self, images: Sequence[np.ndarray], kernel: int, decay: float) -> None:
+        self.images, self.kernel, self.decay = images, kernel, decay
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Blurred: ...
+
+    def __getitem__(self, index: int | slice) -> np.ndarray | Blurred:
+        if isinstance(index, slice):
+            return Blurred(self.images[index], self.kernel, self.decay)
+        return fovea_blur(self.images[index], self.kernel, decay=self.decay)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[index] for index in range(len(self)))
+
+
+class Uncertainty(nn.Module):
+    """How similar each training pair was lately, which decides how its picture is blurred next (equations 6 to 10)."""
+
+    def __init__(self, n_pairs: int, config: RetrievalEncoderConfig) -> None:
+        super().__init__()
+        self.interval, self.memory = config.blur_interval, config.blur_memory
+        self.similarity: Tensor
+        self.register_buffer("similarity", torch.full((n_pairs,), torch.nan))
+
+    def levels(self, batch: Tensor) -> Tensor:
+        """Which kernel each pair has, 0 to 2: the first below the interval, the last above it, else the second.
+
+        That is equation 10; the paper's text, which blurs more where the mismatch is larger, says the reverse of it.
+        """
+        known = self.similarity[self.similarity.isfinite()]
+        if len(known) < 2:
+            return torch.ones_like(batch)
+        off = (self.similarity[batch] - known.mean()) / known.std()
+        return 1 + (off > self.interval).long() - (off < -self.interval).long()
+
+    def update(self, batch: Tensor, similarity: Tensor) -> None:
+        """A moving average of the similarity of each pair."""
+        old = self.similarity[batch]
+        mixed = self.memory * old + (1 - self.memory) * similarity
+        self.similarity[batch] = torch.where(old.isnan(), similarity, mixed)
+
+
+class BlurRecipe(ContrastiveRecipe):
+    """The contrast with pictures blurred as much as the similarity of each pair asks for."""
+
+    def __init__(
+        self, model: RetrievalEncoder, data: TrainingData, *, seed: int, select: Literal["val", "last"]
+    ) -> None:
+        config = model.config
+        super().__init__(model, data, family=config.network, seed=seed, select=select)
+        pictures = (Blurred(data.images, kernel, config.blur_decay) for kernel in config.blur_kernels)
+        everything = np.arange(len(data.images))
+        self.blurred = torch.stack([self.seen(blurred)(everything) for blurred in pictures])
+        self.uncertainty = Uncertainty(len(self.pairs), config).to(self.blurred.device)
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {**super().modules(), "uncertainty": self.uncertainty}
+
+    def target(self, batch: np.ndarray) -> Tensor:
+        device = self.blurred.device
+        levels = self.uncertainty.levels(torch.from_numpy(batch).to(device))
+        return self.blurred[levels, torch.from_numpy(self.pairs.pictures[batch]).to(device)]
+
+    def learn(self, batch: np.ndarray, similarities: Tensor) -> None:
+        self.uncertainty.update(torch.from_numpy(batch).to(similarities.device), similarities.diagonal())
+
+
 def recipes(
     model: RetrievalEncoder, data: TrainingData, *, seed: int, select: Literal["val", "last"] = "val"
-) -> NoReturn:
-    """Refused: there is no training in this release.
+) -> list[Recipe]:
+    """One phase, ``encoder``: contrast of EEG features with features of the pictures shown.
+
+    NICE as run keeps its last epoch, whatever ``select`` says.
 
     Raises:
-        UsageError: Always.
+        UsageError: Trials have no pictures of their own, there are too few, or the extractor makes another number of
+            features.
     """
-    raise UsageError(
-        f"training {model.config.network} needs CLIP features of every training picture, and its recipe is not in this "
-        "release; train it in Python and evaluate the model you have there."
-    )
+    config = model.config
+    if config.network == "nice" and model.as_run:
+        select = "last"
+    recipe: ContrastiveRecipe
+    if config.blur_kernels:
+        recipe = BlurRecipe(model, data, seed=seed, select=select)
+    else:
+        recipe = ContrastiveRecipe(model, data, family=config.network, seed=seed, select=select)
+    if config.centred:
+        model.comparison.centre.copy_(recipe.targets(np.unique(recipe.pairs.pictures)).mean(dim=0))
+    return [recipe]

@@ -17,10 +17,10 @@ published 2), and the sizes other than 28 and 64.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from zoo.models.epoc import (
     N_FEATURES,
     Encoder,
     EncoderRecipe,
+    EpocConfig,
     Gaussian,
     ImageClassifier,
     ImageClassifierRecipe,
@@ -45,7 +46,15 @@ from zoo.models.epoc import (
     microvolts,
     unflatten,
 )
-from zoo.models.layers import KerasAdam, configure, conv_same, conv_transpose_same
+from zoo.models.layers import (
+    KerasAdam,
+    check_least,
+    check_positive,
+    check_shares,
+    configure,
+    conv_same,
+    conv_transpose_same,
+)
 from zoo.models.recipes import device_of, encode_rows, update
 from zoo.specs import EEGSpec
 from zoo.stats import keyed_rng
@@ -53,7 +62,7 @@ from zoo.training import Recipe, TrainingData
 
 
 @dataclass(frozen=True)
-class ThoughtVizConfig:
+class ThoughtVizConfig(EpocConfig):
     gan: Literal["thoughtviz", "acgan", "deligan"] = "thoughtviz"
     """ThoughtViz, or one of its baselines, whose discriminators learn the classes themselves."""
     condition: Literal["eeg", "label"] = "eeg"
@@ -82,28 +91,6 @@ class ThoughtVizConfig:
     """Weight of the summed squares of the Gaussian layer's deviations in the generator's loss."""
     class_weight: float = 1.0
     """Weight of the classes in the generator's loss."""
-    encoder_lr: float = 1e-4
-    """Learning rate of the EEG classifier's Nesterov SGD."""
-    encoder_decay: float = 1e-6
-    """Decay of that rate: after t updates it is lr / (1 + decay · t)."""
-    encoder_momentum: float = 0.9
-    """Its momentum."""
-    encoder_batch_size: int = 128
-    """Trials per step of the EEG classifier; the last batch of an epoch may be smaller."""
-    encoder_epochs: int = 100
-    """Passes over the training trials; the authors keep the last."""
-    encoder_steps: int | None = None
-    """Steps of the EEG classifier, instead of ``encoder_epochs``."""
-    image_classifier_width: int = 32
-    """Channels after the first convolution of the image classifier; it and what follows are ours."""
-    image_classifier_lr: float = 1e-3
-    """Learning rate of the image classifier's Adam."""
-    image_classifier_batch_size: int = 64
-    """Pictures per step of the image classifier."""
-    image_classifier_steps: int = 2000
-    """Steps of the image classifier, which then is frozen."""
-    image_classifier_noise: float = 0.2
-    """Standard deviation of the noise on its pictures, of [0, 1]; without it, generators fool it by faint patterns."""
     generator_lr: float = 3e-5
     """Learning rate of the generator's Adam."""
     discriminator_lr: float = 5e-5
@@ -120,11 +107,7 @@ class ThoughtVizConfig:
     """GAN steps, instead of ``gan_epochs``."""
 
     def __post_init__(self) -> None:
-        for name, hint in get_type_hints(type(self)).items():
-            known = get_args(hint)
-            if isinstance(known[0] if known else None, str) and getattr(self, name) not in known:
-                words = " or ".join(repr(word) for word in known)
-                raise UsageError(f"{name} must be {words}, but is {getattr(self, name)!r}.")
+        super().__post_init__()
         size = self.resolution
         if self.colour == "rgb" and (size < 16 or size & (size - 1)):
             raise UsageError(f"resolution must be a power of two from 16 in colour, but is {size}; try 32 or 64.")
@@ -135,19 +118,10 @@ class ThoughtVizConfig:
                 f"generator_width must be a multiple of {size // 8} to be halved from 4×4 to {size}×{size}, "
                 f"but is {self.generator_width}; try {16 * (size // 8)}."
             )
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name.endswith(("_lr", "_size", "_width", "_dim", "n_classes")) and value <= 0:
-                raise UsageError(f"{field.name} must be more than 0, but is {value}.")
-            if (
-                field.name.endswith(("_epochs", "_steps", "_penalty", "_decay", "_noise", "_weight"))
-                and value is not None
-                and value < 0
-            ):
-                raise UsageError(f"{field.name} must be at least 0, but is {value}.")
-            if field.name.endswith(("_betas", "_ema", "_momentum")):
-                if not all(0 <= decay < 1 for decay in np.atleast_1d(value or 0)):
-                    raise UsageError(f"{field.name} must be at least 0 and less than 1, but is {value}.")
+        check_least(self, 1, "noise_dim", "n_classes", "generator_width", "discriminator_width", "gan_batch_size")
+        check_least(self, 0, "gaussian_penalty", "class_weight", "gan_epochs", "gan_steps")
+        check_positive(self, "generator_lr", "discriminator_lr")
+        check_shares(self, "gan_betas", "gan_ema")
 
 
 # --- networks --------------------------------------------------------------------------------------------------------
