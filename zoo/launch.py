@@ -7,23 +7,51 @@ computed is on disk, so running a command again continues it, whatever its proce
 from __future__ import annotations
 
 import abc
+import contextlib
+import importlib.util
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal
 
-from zoo.errors import UsageError
+from zoo.errors import MissingError, UsageError
+from zoo.store import read_json, write_json
 
 PLAIN = (sys.executable, "-m", "zoo")
 """What stands before the words of a command that one process runs."""
 STOP_SECONDS = 60.0
 """For a process that was told to end: it saves first."""
 TAIL_BYTES = 4096
+ARRAY = 1000
+"""Jobs of one array: SLURM's default limit is one more."""
+SLURM_SECONDS = 3.0
+"""Between two questions to SLURM."""
+GONE_SECONDS = 6.0
+"""After a job has left the queue: what it wrote last may take so long to be seen on another node."""
+SAVING_SECONDS = 90
+"""Before the end of its time, a job is told to save."""
+TOLD_SECONDS = 10.0
+TIMES = 1000
+"""That a job whose time ended is queued again."""
+INTERRUPTED = 130
+WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
+SLURM_SAYS = {
+    "OUT_OF_MEMORY": "it needed more memory than it was given, so SLURM killed it",
+    "TIMEOUT": "its time ran out",
+    "NODE_FAIL": "its node failed",
+    "CANCELLED": "it was cancelled",
+    "PREEMPTED": "it was preempted and not queued again",
+    "FAILED": "its process failed without a word",
+    "COMPLETED": "it ended without a result",
+}
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 """Somebody's kill, Ctrl-C, and what submitit takes for preemption and the end of the time."""
 
@@ -70,7 +98,7 @@ class Executor(abc.ABC):
 
     @abc.abstractmethod
     def stop(self) -> None:
-        """End what runs, letting it save, and forget what is queued."""
+        """Let go. What lives no longer than this process ends, saved; jobs of a cluster stay."""
 
 
 def torchrun(gpus: int) -> tuple[str, ...]:
@@ -144,6 +172,178 @@ class Here(Executor):
             return subprocess.Popen(  # noqa: S603 - the zoo's own command
                 words, env=environment, start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
+
+
+class Slurm(Executor):
+    """Jobs of a SLURM cluster, as arrays, sent by submitit; this process only looks after them.
+
+    A job that is preempted, or whose time ends, saves, is queued again and goes on. One that leaves the queue without a
+    word has ended, with the reason that SLURM still knows: many clusters have no ``sacct``, so ``squeue`` is asked.
+
+    Args:
+        folder: On the file system that all nodes share: scripts, logs of submitit, and which task is which job, so
+            that a second call waits for what the first one sent.
+        max_parallel: Tasks at a time; all that the cluster has room for if omitted.
+        gpus: Of one task; 0 asks for none.
+        time: Limit of one job in minutes.
+        memory: Of one job, such as ``16G``.
+
+    Raises:
+        MissingError: There is no ``sbatch`` here, or no submitit.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_parallel: int | None = None,
+        command: tuple[str, ...] = PLAIN,
+        gpus: int = 1,
+        partition: str | None = None,
+        minutes: int = 24 * 60,
+        memory: str | None = None,
+    ) -> None:
+        if shutil.which("sbatch") is None or importlib.util.find_spec("submitit") is None:
+            lacks = "submitit" if shutil.which("sbatch") else "sbatch, which is on a cluster's login nodes"
+            raise MissingError(
+                f"--executor slurm needs {lacks}, but it is not here.\n"
+                "to install submitit, run: pip install 'eeg-image-zoo[slurm]'; without SLURM: --executor here"
+            )
+        self._folder, self._command = folder, command
+        self._parameters: dict[str, Any] = {
+            "job_name": f"zoo-{folder.name}",
+            "time": minutes,
+            "array_parallelism": max_parallel or ARRAY,
+            "signal_delay_s": SAVING_SECONDS,
+            "additional_parameters": {"requeue": True},
+            **({"partition": partition} if partition else {}),
+            **({"mem": memory} if memory else {}),
+            **({"gpus_per_node": gpus} if gpus else {}),
+        }
+        self._tasks: dict[str, Task] = {}
+        self._jobs: dict[str, str] = read_json(self._list) if self._list.exists() else {}
+        self._gone: dict[str, float] = {}
+        self._queue: dict[str, str] | None = None
+        self._asked = float("-inf")
+
+    @property
+    def _list(self) -> Path:
+        return self._folder / "jobs.json"
+
+    def start(self, tasks: Sequence[Task]) -> None:
+        """Send what is not in SLURM's queue already, at most a thousand jobs an array, arrays one after the other."""
+        self._tasks |= {task.name: task for task in tasks}
+        self._ask(fresh=True)
+        new = [task for task in tasks if self._jobs.get(task.name) not in (self._queue or {})]
+        before = None
+        for first in range(0, len(new), ARRAY):
+            part = new[first : first + ARRAY]
+            ids = self._send(part, after=before)
+            before = ids[-1].partition("_")[0]
+            self._jobs |= {task.name: job for task, job in zip(part, ids, strict=True)}
+            write_json(self._list, self._jobs)
+        for task in new:
+            self._gone.pop(task.name, None)
+        self._asked = float("-inf")
+
+    def poll(self) -> dict[str, Job]:
+        self._ask()
+        return {name: self._job(name) for name in self._tasks}
+
+    def stop(self) -> None:
+        """Jobs stay where they are: ``scancel`` ends them, the same command waits for them again."""
+
+    def _job(self, name: str) -> Job:
+        job = self._jobs[name]
+        where = f"SLURM job {job}"
+        if self._queue is None:
+            return Job("queued", where=where)
+        if (state := self._queue.get(job)) is not None:
+            self._gone.pop(name, None)
+            return Job("queued" if state in WAITING else "running", where=where)
+        since = self._gone.setdefault(name, time.monotonic())
+        if time.monotonic() - since < GONE_SECONDS:
+            return Job("running", where=where)
+        return Job("ended", self._why(name, job), where)
+
+    def _why(self, name: str, job: str) -> str | None:
+        """Why a job that has left the queue ended: as it said itself, else as SLURM remembers."""
+        with contextlib.suppress(OSError, ValueError):
+            said: str | None = read_json(self._end(name))["why"]
+            return said
+        asked = (
+            ("scontrol", "show", "job", "--oneliner", job),
+            ("sacct", "--noheader", "--parsable2", "--allocations", "--format=State", "--jobs", job),
+        )
+        for words in asked:
+            answer = _output(words) or ""
+            found = re.search(r"JobState=(\w+)", answer) or re.match(r"([A-Z_]+)", answer)
+            if found:
+                return f"{SLURM_SAYS.get(found[1], f'SLURM says {found[1]}')} (job {job})"
+        return f"SLURM job {job} left the queue without a result, and SLURM does not remember why"
+
+    def _ask(self, *, fresh: bool = False) -> None:
+        """Read SLURM's queue, now and then; while it does not answer, what it said last counts."""
+        if fresh or time.monotonic() - self._asked >= SLURM_SECONDS:
+            self._asked = time.monotonic()
+            answer = _output(("squeue", "--noheader", "--array", "--user", str(os.getuid()), "--format=%i|%T"))
+            if answer is not None:
+                rows = (line.partition("|") for line in answer.splitlines())
+                self._queue = {job.strip(): state.strip() for job, _, state in rows}
+
+    def _end(self, name: str) -> Path:
+        return self._folder / f"{name}.end"
+
+    def _send(self, tasks: Sequence[Task], *, after: str | None) -> list[str]:
+        import submitit
+
+        executor = submitit.SlurmExecutor(self._folder / "submitit", max_num_timeout=TIMES)
+        chained = {"dependency": f"afterany:{after}"} if after else {}
+        executor.update_parameters(**self._parameters, **chained)
+        try:
+            with executor.batch():
+                sent = [executor.submit(_Sent(self._command, task, self._end(task.name))) for task in tasks]
+            return [job.job_id for job in sent]
+        except submitit.core.utils.FailedJobError as error:
+            told = " ".join(str(error).split())
+            raise UsageError(f"SLURM did not take the jobs: {told}; check --partition, --time and --memory.") from error
+
+
+class _Sent:
+    """What submitit runs in a job: the task in a process of its own, so that whatever kills it can be told."""
+
+    def __init__(self, command: tuple[str, ...], task: Task, end: Path) -> None:
+        self.command, self.task, self.end = command, task, end
+
+    def __call__(self) -> None:
+        self.end.unlink(missing_ok=True)
+        environment = {"OMP_NUM_THREADS": os.environ.get("SLURM_CPUS_PER_TASK", "1"), **os.environ}
+        log = self.task.log or Path(os.devnull)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as out:
+            words = [*self.command, *self.task.words]
+            self.process = subprocess.Popen(words, env=environment, stdout=out, stderr=out)  # noqa: S603
+        code = self.process.wait()
+        if code == INTERRUPTED:
+            time.sleep(TOLD_SECONDS)  # whoever told it to end tells this process too, and then it is queued again
+        write_json(self.end, {"why": died(code)})
+
+    def checkpoint(self) -> Any:
+        """Called by submitit when the job is preempted or its time ends; what it returns is queued again."""
+        import submitit
+
+        self.process.terminate()
+        self.process.wait()
+        return submitit.helpers.DelayedSubmission(_Sent(self.command, self.task, self.end))
+
+
+def _output(words: Sequence[str]) -> str | None:
+    """What a command prints, None if it fails or is not here."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout
 
 
 def visible_gpus() -> list[str]:

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from zoo import registry, store
 from zoo.cells import Cell, Cells, Ended, Now, Options, revisions
 from zoo.errors import IntegrityError, MissingError, UsageError
-from zoo.launch import Executor, Here, Task, last_words, visible_gpus
+from zoo.launch import PLAIN, Executor, Here, Slurm, Task, last_words, torchrun, visible_gpus
 from zoo.specs import ModelCard, SplitCard
 
 ABSENT = {"data": "not on the machine that planned it"}
@@ -477,20 +477,44 @@ def run(sweep: Sweep, executor: Executor, *, parallel: int | None = None) -> Gen
         executor.stop()
 
 
-def executor_of(engine: Engine) -> Executor:
-    """What runs a sweep that was asked for like this.
+def executor_of(sweep: Sweep) -> Executor:
+    """What runs a sweep, as it was asked for.
 
     Raises:
-        UsageError: A number is less than 1.
+        UsageError: A number is less than 1, or the time is none.
+        MissingError: SLURM is not here.
     """
-    if engine.gpus_per_task < 1:
-        raise UsageError(f"--gpus-per-task must be at least 1, not {engine.gpus_per_task}.")
-    return Here(parallel_of(engine), gpus=engine.gpus_per_task)
+    engine = sweep.engine
+    command = torchrun(engine.gpus_per_task) if engine.gpus_per_task > 1 else PLAIN
+    if engine.executor == "here":
+        return Here(parallel_of(engine), command, gpus=engine.gpus_per_task)
+    return Slurm(
+        sweep.path.with_suffix(""),
+        max_parallel=engine.max_parallel,
+        command=command,
+        gpus=engine.gpus_per_task,
+        partition=engine.partition,
+        minutes=_minutes(engine.time or "24:00:00"),
+        memory=engine.memory,
+    )
+
+
+def _minutes(text: str) -> int:
+    """``90`` or ``1:30:00`` in minutes."""
+    parts = text.split(":")
+    if len(parts) not in (1, 3) or not all(part.isdigit() for part in parts) or not any(map(int, parts)):
+        raise UsageError(f"--time must be minutes or H:MM:SS, not {text!r}.")
+    if len(parts) == 1:
+        return int(text)
+    h, m, s = map(int, parts)
+    return 60 * h + m + (s > 0)
 
 
 def parallel_of(engine: Engine) -> int:
     """Cells at a time: as asked for, else one for each GPU (or group of them) of this machine, else one."""
-    return engine.max_parallel or max(1, len(visible_gpus()) // engine.gpus_per_task)
+    if engine.max_parallel is not None:
+        return engine.max_parallel
+    return max(1, len(visible_gpus()) // max(1, engine.gpus_per_task))
 
 
 def _task(sweep: Sweep, cell: Cell) -> Task:

@@ -44,7 +44,7 @@ def sweep(
     device: Device = "auto",
     executor: Annotated[str, typer.Option(help="here or slurm.")] = "here",
     max_parallel: Parallel = None,
-    gpus_per_task: Annotated[int, typer.Option(help="GPUs of one cell, where there are any.")] = 1,
+    gpus_per_task: Annotated[int, typer.Option(help="GPUs of one cell; 0 asks for none.")] = 1,
     partition: Annotated[str | None, typer.Option(help="Of SLURM.")] = None,
     time_: Annotated[str | None, typer.Option("--time", help="Of SLURM, as minutes or H:MM:SS.")] = None,
     memory: Annotated[str | None, typer.Option(help="Of SLURM, such as 16G.")] = None,
@@ -197,7 +197,7 @@ def _run(sweep: Sweep, *, as_json: bool, quiet: bool) -> None:
     from zoo.sweep import Watch, executor_of, parallel_of, run
 
     end_when_told()
-    events = run(sweep, executor_of(sweep.engine), parallel=parallel_of(sweep.engine))
+    events = run(sweep, executor_of(sweep), parallel=parallel_of(sweep.engine))
     with contextlib.closing(events), _shown(sweep, as_json=as_json, quiet=quiet) as show:
         for event in events:
             show(event)
