@@ -43,6 +43,8 @@ CONNECT_SECONDS = 5.0
 PARALLEL = 4
 RETRIES = 5
 BACKOFF_SECONDS = 0.5
+ANSWER_SECONDS = 120.0
+"""How long the Hub may be silent while it answers; its own client would wait for ever."""
 BATCH_BYTES = 256 << 20
 COMMIT = re.compile("[0-9a-f]{40}")
 WHERE = re.compile(r"(?:hf-hub:)?([\w][\w.-]*/[\w][\w.-]*)(?:@([\w][\w./-]*))?")
@@ -85,6 +87,29 @@ class Place(NamedTuple):
         if self.revision is None:
             return self.repo
         return f"{self.repo}@{self.revision[:8] if COMMIT.fullmatch(self.revision) else self.revision}"
+
+
+class Pull(NamedTuple):
+    """A pull request."""
+
+    number: int
+    title: str
+    status: str
+    """``open``, ``draft``, ``merged`` or ``closed``."""
+    author: str
+    url: str
+
+
+class Proposal(NamedTuple):
+    """A pull request and what it would do to the main branch."""
+
+    pull: Pull
+    place: Place
+    """Its commit."""
+    added: dict[str, int]
+    """New paths with their sizes."""
+    touched: tuple[str, ...]
+    """Paths that it changes or deletes."""
 
 
 class Published(str):
@@ -226,7 +251,10 @@ def publish(
         MissingError: No token, no network, or no right to.
         UsageError: Nothing to publish, or the Hub refuses the content.
         ZooError: Others kept changing the repo; nothing was published.
+
+    Conflicts, failures of the Hub and lost connections are tried again.
     """
+    import httpx2
     from huggingface_hub import CommitOperationDelete
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
@@ -260,7 +288,12 @@ def publish(
                 )
                 return Published(info.pr_url or info.commit_url, new=info.oid != head)
             except HfHubHTTPError as error:
-                if error.response.status_code not in (409, 412):
+                if error.response.status_code not in (409, 412) and (
+                    error.response.status_code < 500 or attempt == RETRIES
+                ):
+                    raise
+            except httpx2.TransportError:  # nobody knows whether it was done: the next try looks first
+                if attempt == RETRIES:
                     raise
             if attempt < RETRIES:
                 time.sleep(BACKOFF_SECONDS * 2**attempt * random.uniform(0.5, 1.0))  # not in step with the others
@@ -268,6 +301,82 @@ def publish(
         f"{place.repo} was changed by others each of the {1 + RETRIES} times this was tried; nothing was published, "
         "run the same command again."
     )
+
+
+# ---- pull requests
+
+
+def pulls(place: Place, *, status: Literal["open", "closed"] | None = None) -> list[Pull]:
+    """Pull requests of a repo, newest first; ``closed`` are the merged ones too.
+
+    Raises:
+        MissingError: The repo is not there for you, or cannot be asked.
+    """
+    with _explained(place, f"the pull requests of {place.repo} are not known", asks=True) as api:
+        found = api.get_repo_discussions(
+            place.repo, repo_type=place.kind, discussion_type="pull_request", discussion_status=status
+        )
+        return [Pull(pull.num, pull.title, pull.status, pull.author, pull.url) for pull in found]
+
+
+def listing(place: Place) -> dict[str, int]:
+    """Path and size of every file at one commit; raises what :func:`download` raises."""
+    place = place._replace(revision=resolve(place))
+    folder = cache_dir("hub", place.kind, *place.repo.split("/"), place.revision or "")
+    with _explained(place, f"the files of {place} are not known on this machine"):
+        return {source.name: source.size or 0 for source in _listed(place, folder, None)}
+
+
+def proposal(place: Place, number: int) -> Proposal:
+    """What a pull request would do, seen from the commit of the main branch that it began at.
+
+    Raises:
+        MissingError: The repo is not there for you, or cannot be asked.
+        UsageError: It has no such pull request.
+    """
+    asked = place._replace(revision=f"refs/pr/{number}")
+    head = asked._replace(revision=resolve(asked))
+    with _explained(asked, f"pull request {number} of {place.repo} is not known", asks=True) as api:
+        details = api.get_discussion_details(place.repo, number, repo_type=place.kind)
+        main = {commit.commit_id for commit in api.list_repo_commits(place.repo, repo_type=place.kind)}
+        history = api.list_repo_commits(**_where(head))
+        fork = place._replace(revision=next(commit.commit_id for commit in history if commit.commit_id in main))
+        before, after = (
+            {
+                info.path: (_hub_digest(info), info.size)
+                for info in _files(api.list_repo_tree(**_where(at), recursive=True))
+            }
+            for at in (fork, head)
+        )
+    pull = Pull(details.num, details.title, details.status, details.author, details.url)
+    touched = sorted(path for path, held in before.items() if after.get(path) != held)
+    return Proposal(pull, head, {path: size for path, (_, size) in after.items() if path not in before}, tuple(touched))
+
+
+def settle(place: Place, number: int, *, merge: bool, comment: str) -> None:
+    """Merge a pull request or close it, saying why; one that is settled already is left alone.
+
+    Raises:
+        MissingError: No token, no network, or no right to.
+        ZooError: It cannot be merged, since what it changes was changed meanwhile.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    with _explained(place, f"pull request {number} of {place.repo} was not settled", asks=True) as api:
+        found = api.get_discussion_details(place.repo, number, repo_type=place.kind)
+        if found.status not in ("open", "draft"):
+            return
+        if not merge:
+            api.change_discussion_status(place.repo, number, "closed", comment=comment, repo_type=place.kind)
+            return
+        try:
+            api.merge_pull_request(place.repo, number, comment=comment, repo_type=place.kind)
+        except HfHubHTTPError as error:
+            if error.response.status_code not in (409, 412):
+                raise
+            raise ZooError(
+                f"pull request {number} of {place.repo} cannot be merged: the same files were changed meanwhile."
+            ) from error
 
 
 # ---- how files come
@@ -520,7 +629,7 @@ def _explained(place: Place, so: str, *, asks: bool = False) -> Iterator[HfApi]:
     if asks and offline():
         raise MissingError(f"{so} and {OFFLINE}.")
     import httpx2
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, get_session
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RevisionResolutionError
 
     api = HfApi(library_name="eeg-image-zoo")
@@ -531,6 +640,7 @@ def _explained(place: Place, so: str, *, asks: bool = False) -> Iterator[HfApi]:
         )
     if not offline():
         _reach(api.endpoint, so)
+        get_session().timeout = ANSWER_SECONDS
     try:
         yield api
     except ZooError:
