@@ -165,9 +165,22 @@ class Cells:
         return self.board / "sweep" / "logs" / f"{cell}.log"
 
     def forget_failure(self, cell: str) -> None:
-        """Let a failed cell be tried again."""
-        if (ended := self.ended(cell)) is None or ended.status == "failed":
-            (self.folder / f"{cell}.json").unlink(missing_ok=True)
+        """Let a failed cell be tried again; what it has cost so far stays known."""
+        path = self.folder / f"{cell}.json"
+        if not path.exists() or ((ended := self.ended(cell)) is not None and ended.status == "done"):
+            return
+        if ended is not None:
+            now = Now(
+                where=ended.where,
+                attempt=ended.attempts,
+                what="failed",
+                done=0,
+                total=1,
+                seconds=ended.seconds,
+                here=0.0,
+            )
+            store.write_bytes(self.folder / f"{cell}.now", json.dumps(now.model_dump(mode="json")).encode())
+        path.unlink()
 
     def fail(self, cell: Cell, reason: str) -> Ended | None:
         """Say that a cell ended without a word of its own; None if somebody has taken it up since."""
