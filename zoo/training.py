@@ -94,6 +94,16 @@ class Recipe(abc.ABC):
         raise TypeError(f"{type(self).__name__} sets eval_every but defines no validate()")
 
 
+class ClosedForm(Recipe):
+    """A phase that is solved, not descended to: its one step computes everything from the training trials."""
+
+    n_steps = 1
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """None: nothing goes downhill."""
+        return {}
+
+
 @dataclass
 class Fitted:
     """State of a run: what a checkpoint holds beside tensors."""
@@ -127,7 +137,7 @@ def _fit(recipe: Recipe, path: Path, kept: dict[str, dict[str, Tensor]], seed: i
     state = _begin(recipe, path, kept)
     if recipe.ema_decay is not None and not kept["ema"]:
         kept["ema"] = _parameters(recipe)
-    device = next(iter(next(iter(recipe.modules().values())).parameters())).device.type
+    device = _device(recipe).type
     started, spent, saved = time.monotonic(), state.seconds, time.monotonic()
     try:
         while state.step < recipe.n_steps:
@@ -154,6 +164,11 @@ def _fit(recipe: Recipe, path: Path, kept: dict[str, dict[str, Tensor]], seed: i
     _load(recipe, kept["best"] or kept["ema"])
     report(recipe.n_steps, recipe.n_steps, f"training {recipe.name}{_shown(state)}")
     return state
+
+
+def _device(recipe: Recipe) -> torch.device:
+    """Where the recipe's first parameter is; not every module needs to have one."""
+    return next(p for module in recipe.modules().values() for p in module.parameters()).device
 
 
 def _shown(state: Fitted) -> str:
@@ -240,7 +255,7 @@ def _restore(recipe: Recipe, held: Path, path: Path, kept: dict[str, dict[str, T
     """Put the checkpoint ``held``, known to people as ``path``, into the recipe."""
     from safetensors import SafetensorError, safe_open
 
-    device = str(next(iter(next(iter(recipe.modules().values())).parameters())).device)
+    device = str(_device(recipe))
     try:
         with safe_open(held, framework="pt", device=device) as file:
             state = Fitted(**json.loads(file.metadata()["state"]))
