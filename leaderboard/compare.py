@@ -313,7 +313,7 @@ def find_sides(
         raise UsageError(f"a comparison needs one track, but {said}; {do}.")
     chosen = [_one(name, found, shared) for name, found in meant.items()]
     records = [*records, *(record for _, record in chosen)]  # a file may be on no board
-    sides = [Side(record, read_trials(path, record), _siblings(record, records)) for path, record in chosen]
+    sides = [Side(record, read_trials(path, record), siblings(record, records)) for path, record in chosen]
     if b is not None:
         return sides[0], sides[-1]
     if control not in sides[0].record.controls:
@@ -355,7 +355,7 @@ def _seedless(record: Record) -> tuple[str, ...]:
     return identity, record.provenance.selection, record.status
 
 
-def _siblings(record: Record, records: Sequence[Record]) -> list[Record]:
+def siblings(record: Record, records: Sequence[Record]) -> list[Record]:
     """The same training with other seeds, one record for each."""
     alike = [
         other
