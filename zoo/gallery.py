@@ -1,8 +1,8 @@
 """Samples beside a record, in ``<record>.samples/``: sheets of small pictures and a line about each.
 
-A sheet holds one row of cells per system, a column per trial, wrapped after ``across`` cells. The picked sheets show the
-same fixed trials for every model of a track, beside all controls; the others every trial and every sample of the model.
-What is real (a picture of the dataset) and what was made lie in different files, since they differ in licence.
+A sheet holds one row of cells per system, a column per trial, wrapped after ``across`` cells. The picked sheets show
+the same fixed trials for every model of a track, beside all controls; the others every trial and every sample of the
+model. What is real (a picture of the dataset) and what was made lie in different files, since they differ in licence.
 """
 
 from __future__ import annotations
@@ -82,9 +82,6 @@ def write_gallery(images: Images, folder: Path) -> None:
     trials = [str(trial) for trial in data.trials["trial_id"][images.rows]]
     concepts = [data.concepts[label] for label in images.labels]
 
-    def named(few: np.ndarray) -> dict[str, list[str]]:
-        return {"trials": [trials[i] for i in few], "concepts": [concepts[i] for i in few]}
-
     def sheets() -> Iterator[tuple[str, bool, Mapping[str, np.ndarray], np.ndarray]]:
         few = np.array(pick(images.plan.track.id, trials, concepts))
         shown = images.shown(few)
@@ -114,7 +111,8 @@ def write_gallery(images: Images, folder: Path) -> None:
                 rows=tuple(rows),
                 cell=cell,
                 across=across,
-                **named(few),
+                trials=tuple(trials[i] for i in few),
+                concepts=tuple(concepts[i] for i in few),
             )
             lines.append(sheet.model_dump_json())
         (work / MANIFEST).write_text("\n".join(lines) + "\n", encoding="utf-8")

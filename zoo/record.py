@@ -7,6 +7,8 @@ a record with the same id and another ``run`` hash: a reproduction, not an overw
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,18 +130,25 @@ class Record(_Part):
     provenance: Provenance
     cost: Cost
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Hash of the identity."""
         return digest(self.identity.model_dump(mode="json"))
 
-    @property
+    @cached_property
     def run(self) -> str:
         """Hash of the whole record: two runs of one identity differ here.
 
         Of what was written, that is: fields that later versions add do not change an older record.
         """
         return digest(self.model_dump(mode="json", exclude_unset=True))
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Record:
+        """As pydantic's; a changed copy has hashes of its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        for kept in ("id", "run"):
+            copied.__dict__.pop(kept, None)
+        return copied
 
     @property
     def name(self) -> str:

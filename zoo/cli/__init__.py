@@ -5,7 +5,7 @@ Exit codes: 0 ok, 1 runtime, 2 usage, 3 gate failed, 4 integrity, 5 needs someth
 
 from __future__ import annotations
 
-from zoo.cli import board, cards, data, run, sweep, weights
+from zoo.cli import board, cards, data, run, site, sweep, weights
 from zoo.cli.common import group
 
 app = group("Reference model zoo and benchmark: images out of EEG, EEG out of images.")
@@ -14,6 +14,7 @@ for commands in (cards.app, data.root, run.app, board.app):
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 app.add_typer(sweep.app, name="sweep")
+board.leaderboard_app.add_typer(site.app)
 app.add_typer(board.leaderboard_app, name="leaderboard")
 
 
