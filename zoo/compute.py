@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from zoo.errors import UsageError
-from zoo.models.base import Classifier, EEGEncoder, LabelConditioned, Reconstructor
+from zoo.models.base import Classifier, EEGEncoder, EncodingModel, LabelConditioned, Model, Reconstructor, Retriever
 from zoo.stages import CHUNK, Work
 
 
@@ -81,11 +81,45 @@ def to_uint8(images: torch.Tensor, rounding: str, resolution: int) -> np.ndarray
     return whole
 
 
+def predict(
+    model: EncodingModel, pictures: Sequence[np.ndarray], people: Sequence[str | None], work: Work
+) -> np.ndarray:
+    """Responses of some people to pictures: (n, n_people, n_channels, n_times) float32.
+
+    Args:
+        pictures: (height, width, 3) uint8 each, of any size.
+    """
+    micro, blocks = _micro(model, work), []
+    with torch.inference_mode():
+        for start in range(0, len(pictures), micro):
+            part = pictures[start : start + micro]
+            seen = model.see(model.pixels([*part, *[part[-1]] * (micro - len(part))]).to(work.device))
+            made = torch.stack([model.respond(seen, person) for person in people], dim=1)
+            blocks.append(made.float().cpu().numpy()[: len(part)])
+    return np.concatenate(blocks)
+
+
+def embed_images(model: Retriever, features: np.ndarray, work: Work) -> np.ndarray:
+    """Pictures in the space of the model's EEG features: (n, n_features) float32, from what its extractor saw."""
+    if features.shape[1] != model.n_image_features:
+        raise UsageError(
+            f"{type(model).__name__} takes {model.n_image_features} image features, but {model.output} of "
+            f"{model.extractor} has {features.shape[1]}; name another extractor or output in its config."
+        )
+    micro, blocks = _micro(model, work), []
+    with torch.inference_mode():
+        for start in range(0, len(features), micro):
+            part = features[start : start + micro]
+            given = torch.from_numpy(_filled(part, micro)).to(work.device)
+            blocks.append(model.embed_images(given).float().cpu().numpy()[: len(part)])
+    return np.concatenate(blocks)
+
+
 def _filled(rows: np.ndarray, n: int) -> np.ndarray:
     """``rows`` with the last one repeated up to ``n``: in a smaller batch a matrix product would round otherwise."""
     return np.concatenate([rows, np.repeat(rows[-1:], n - len(rows), axis=0)])
 
 
-def _micro(model: EEGEncoder, work: Work) -> int:
+def _micro(model: Model, work: Work) -> int:
     """Rows per call: fixed on a cpu, the batch size on a GPU, where small calls would waste it."""
     return model.micro_batch if work.device == "cpu" else min(work.batch_size, CHUNK)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any, cast
 
@@ -15,14 +16,15 @@ import numpy as np
 
 from zoo import scoring
 from zoo.audits import controls
+from zoo.datasets.base import EEGDataset
 from zoo.errors import UsageError
-from zoo.metrics.base import extractor_card
+from zoo.metrics.base import extractor_card, weights_path
 from zoo.plan import Plan
 from zoo.plots import Grid
 from zoo.provenance import code_sha256
 from zoo.scoring import ImageSide
 from zoo.specs import ExtractorCard
-from zoo.stages import Stage, once
+from zoo.stages import Stage, Work, once
 from zoo.stats import keyed_rng
 from zoo.store import digest
 
@@ -126,17 +128,7 @@ class Images:
 
     def _shown(self, stimuli: np.ndarray, what: str, *, mean: bool = False) -> Stage:
         """Real pictures at the track's resolution, or their mean."""
-        data, resolution = self.plan.data, self.plan.track.resolution
-        ids = [str(stimulus) for stimulus in data.stimuli.ids[stimuli]]
-        identity = {"stimuli": data.stimuli_sha256, "rows": digest(ids), "resolution": resolution, "mean": mean}
-
-        def compute(part: slice) -> np.ndarray:
-            return resize_pictures(data.stimulus_pixels(stimuli[part]), resolution)
-
-        if mean:
-            parts = [slice(start, start + 64) for start in range(0, stimuli.size, 64)]
-            return Stage("pictures", identity, 1, lambda _: controls.mean_image(map(compute, parts)), what)
-        return Stage("pictures", identity, len(ids), compute, what)
+        return pictures(self.plan.data, stimuli, self.plan.track.resolution, what, mean=mean)
 
     def _picks(self, train: Features) -> dict[str, np.ndarray]:
         """Controls that show a real training picture: positions within ``known``, one per trial."""
@@ -183,11 +175,7 @@ class Images:
     # ---- what extractors see
 
     def _extraction(self, show: Pictures, identity: dict[str, Any], n: int, card: ExtractorCard) -> Stage:
-        def compute(part: slice) -> np.ndarray:
-            found = _extractor(card.id, self.plan.work.device)(show(part))
-            return np.concatenate([found[name] for name in card.outputs], axis=1)
-
-        return Stage("image-features", {**identity, **self._mark(card)}, n, compute, f"seeing ({card.id})")
+        return extraction(show, identity, n, card, self.plan.work.device)
 
     def _comparison(self, show: Pictures, identity: dict[str, Any], card: ExtractorCard) -> Stage:
         """What an extractor sees that looks at each image beside the trial's own picture."""
@@ -199,17 +187,8 @@ class Images:
             found = _extractor(card.id, self.plan.work.device)(made, beside)
             return np.stack([found[name] for name in card.outputs], axis=1)
 
-        identity = {**identity, "own": own.identity["rows"], **self._mark(card)}
+        identity = {**identity, "own": own.identity["rows"], **_mark(card, self.plan.work.device)}
         return Stage("image-features", identity, own.n, compute, f"comparing ({card.id})")
-
-    def _mark(self, card: ExtractorCard) -> dict[str, str]:
-        """What decides an extractor's output besides the images."""
-        weights = card.file.sha256 if card.file else ""
-        return {
-            "extractor": f"{card.id}@{weights}|{card.resize}|{','.join(card.outputs)}",
-            "device": self.plan.work.device,
-            "code": code_sha256(card.function.partition(":")[0] if card.function else "zoo.metrics.features"),
-        }
 
     # ---- what metrics are given
 
@@ -236,9 +215,7 @@ class Images:
 
         def outputs(name: str, replicate: int, extractor: str, output: str) -> Any:
             card = extractor_card(extractor)
-            names = list(card.outputs)
-            start = sum(card.outputs[before] for before in names[: names.index(output)])
-            columns = slice(start, start + card.outputs[output])
+            columns = columns_of(card, output)
             if name in ("reference", "known"):
                 part = slice(self.known.size, None) if name == "reference" else slice(self.known.size)
                 return self._real[extractor].rows(part, columns)
@@ -277,7 +254,15 @@ class Images:
         per_class = max(1, columns // len(data.concepts))
         chosen = [np.flatnonzero(self.labels == c)[:per_class] for c in np.unique(self.labels)]
         few = np.concatenate(chosen)[: 2 * columns]
-        everything = slice(0, None)
+        return Grid(tuple(data.concepts[label] for label in self.labels[few]), self.shown(few))
+
+    def shown(self, few: np.ndarray) -> dict[str, np.ndarray]:
+        """What some trials were shown and every system made of them, (n, 3, height, width) uint8 each.
+
+        Args:
+            few: Positions within ``rows``.
+        """
+        data, everything = self.plan.data, slice(0, None)
         own = (data.stimulus_of_trial[self.rows[few]] >= 0).all()
         rows = {"stimulus" if own else "a picture of the class": self.real(few)}
         for system, stages in self._generated.items():
@@ -286,7 +271,7 @@ class Images:
             rows[system] = self._shown(self.known[picks[few]], "").compute(everything)
         if self.has("mean-image"):
             rows["mean-image"] = np.repeat(self._mean.rows()[:], few.size, axis=0)
-        return Grid(tuple(data.concepts[label] for label in self.labels[few]), rows)
+        return rows
 
     def real(self, few: np.ndarray) -> np.ndarray:
         """What some trials were shown, (n, 3, height, width) uint8, or a picture of the class where only that is known.
@@ -302,12 +287,69 @@ class Images:
         return self._shown(shown, "").compute(slice(None))
 
 
-def resize_pictures(pictures: list[np.ndarray], resolution: int) -> np.ndarray:
+def pictures(data: EEGDataset, stimuli: np.ndarray, resolution: int, what: str, *, mean: bool = False) -> Stage:
+    """Real pictures, (n, 3, resolution, resolution) uint8, or their mean; ``stimuli`` are rows of the stimuli table."""
+    ids = [str(stimulus) for stimulus in data.stimuli.ids[stimuli]]
+    identity = {"stimuli": data.stimuli_sha256, "rows": digest(ids), "resolution": resolution, "mean": mean}
+
+    def compute(part: slice) -> np.ndarray:
+        return resize_pictures(data.stimulus_pixels(stimuli[part]), resolution)
+
+    if mean:
+        parts = [slice(start, start + 64) for start in range(0, stimuli.size, 64)]
+        return Stage("pictures", identity, 1, lambda _: controls.mean_image(map(compute, parts)), what)
+    return Stage("pictures", identity, len(ids), compute, what)
+
+
+def extraction(show: Pictures, identity: dict[str, Any], n: int, card: ExtractorCard, device: str) -> Stage:
+    """All outputs of an extractor side by side, (n, width of all)."""
+
+    def compute(part: slice) -> np.ndarray:
+        found = _extractor(card.id, device)(show(part))
+        return np.concatenate([found[name] for name in card.outputs], axis=1)
+
+    return Stage("image-features", {**identity, **_mark(card, device)}, n, compute, f"seeing ({card.id})")
+
+
+def columns_of(card: ExtractorCard, output: str) -> slice:
+    """Where an output stands in an extractor's row."""
+    names = list(card.outputs)
+    start = sum(card.outputs[before] for before in names[: names.index(output)])
+    return slice(start, start + card.outputs[output])
+
+
+def seen(data: EEGDataset, stimuli: np.ndarray, extractor: str, output: str, work: Work) -> np.ndarray:
+    """What a frozen network sees in real pictures that come as large as its input: (n, width), made once.
+
+    Raises:
+        MissingError: Its weights are not here; the message names the command that brings them.
+    """
+    card = extractor_card(extractor)
+    if output not in card.outputs:
+        raise UsageError(f"{card.id} has no output {output!r}; it has {', '.join(card.outputs)}.")
+    weights_path(card)
+    shown = pictures(data, stimuli, card.size, "pictures")
+    stage = extraction(shown.compute, shown.identity, shown.n, card, work.device)
+    stage.fill(replace(work, shard=None))
+    return stage.rows(columns=columns_of(card, output))[:]
+
+
+def _mark(card: ExtractorCard, device: str) -> dict[str, str]:
+    """What decides an extractor's output besides the images."""
+    weights = card.file.sha256 if card.file else ""
+    return {
+        "extractor": f"{card.id}@{weights}|{card.resize}|{','.join(card.outputs)}",
+        "device": device,
+        "code": code_sha256(card.function.partition(":")[0] if card.function else "zoo.metrics.features"),
+    }
+
+
+def resize_pictures(pixels: list[np.ndarray], resolution: int) -> np.ndarray:
     """Real pictures of any size, (h, w, 3) uint8, as (n, 3, resolution, resolution): centre square, bicubic (PIL)."""
     from PIL import Image, ImageOps
 
     size = (resolution, resolution)
-    fitted = [ImageOps.fit(Image.fromarray(picture), size, Image.Resampling.BICUBIC) for picture in pictures]
+    fitted = [ImageOps.fit(Image.fromarray(picture), size, Image.Resampling.BICUBIC) for picture in pixels]
     return np.stack([np.asarray(image).transpose(2, 0, 1) for image in fitted])
 
 

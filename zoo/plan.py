@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from zoo.weights import WeightsInfo
 from zoo.weights import load as load_weights
 
 if TYPE_CHECKING:
-    from zoo.models.base import EEGEncoder, Model
+    from zoo.models.base import Model
 
 Progress = Callable[[int, int, str], None]
 Say = Callable[[str], object]
@@ -45,6 +45,20 @@ CONTROLS = (
     "real-vs-real",
 )
 EEG_CONTROLS = ("shuffled-eeg", "other-subject", "gaussian-eeg")
+Contest = Literal["reconstruction", "recognition", "encoding", "retrieval"]
+SEES: dict[Contest, tuple[str, ...]] = {
+    "reconstruction": ("eeg", "images"),
+    "recognition": ("eeg",),
+    "encoding": ("responses",),
+    "retrieval": ("gallery",),
+}
+"""What the metrics of a task look at."""
+TRACK_CONTROLS: dict[Contest, tuple[str, ...]] = {
+    "reconstruction": CONTROLS,
+    "recognition": EEG_CONTROLS,
+    "encoding": ("shuffled-pictures", "mean-response", "other-subject", "noise-ceiling"),
+    "retrieval": (*EEG_CONTROLS, "random-codebook"),
+}
 FEWEST_UNITS = 3
 """An interval needs as many units to resample, or wider ones are passed over for narrower ones."""
 
@@ -93,6 +107,8 @@ class Facts:
     Attributes:
         settings: Its complete config as plain JSON.
         parts: Names of its sub-networks.
+        predicts, subjects: Whether it makes EEG of images, and whose responses it tells apart.
+        retrieves, sees_by: Whether pictures have a place in its space, and through which extractor and output.
     """
 
     settings: dict[str, Any]
@@ -102,10 +118,14 @@ class Facts:
     n_parameters: int
     conditioned_on: Condition = "eeg"
     classifies: bool = False
+    predicts: bool = False
+    subjects: tuple[str, ...] = ()
+    retrieves: bool = False
+    sees_by: tuple[str, str] = ("", "")
 
     @classmethod
     def of(cls, model: Model) -> Facts:
-        from zoo.models.base import Classifier, EEGEncoder, LabelConditioned, Reconstructor
+        from zoo.models.base import Classifier, EEGEncoder, EncodingModel, LabelConditioned, Reconstructor, Retriever
 
         return cls(
             settings=config_of(model),
@@ -115,6 +135,10 @@ class Facts:
             n_parameters=sum(parameter.numel() for parameter in model.parameters()),
             conditioned_on="label" if isinstance(model, LabelConditioned) else "eeg",
             classifies=isinstance(model, Classifier),
+            predicts=isinstance(model, EncodingModel),
+            subjects=tuple(model.subjects) if isinstance(model, EncodingModel) else (),
+            retrieves=isinstance(model, Retriever),
+            sees_by=(model.extractor, model.output) if isinstance(model, Retriever) else ("", ""),
         )
 
 
@@ -135,9 +159,9 @@ class Plan:
     """Whose trials are called test trials here; every record is of ``test``."""
 
     @cached_property
-    def model(self) -> EEGEncoder:
+    def model(self) -> Model:
         """The network, loaded on first use."""
-        return cast("EEGEncoder", self.load())
+        return self.load()
 
     @cached_property
     def roles(self) -> np.ndarray:
@@ -149,14 +173,14 @@ class Plan:
 
     @cached_property
     def test_rows(self) -> np.ndarray:
-        return self._by_hash(np.flatnonzero(self.roles == self.role), self.limit)
+        return self.by_hash(np.flatnonzero(self.roles == self.role), self.limit)
 
     @cached_property
     def image_rows(self) -> np.ndarray:
         """Positions within ``test_rows`` of the trials that images are made for."""
-        return np.flatnonzero(np.isin(self.test_rows, self._by_hash(self.test_rows, self.track.trials)))
+        return np.flatnonzero(np.isin(self.test_rows, self.by_hash(self.test_rows, self.track.trials)))
 
-    def _by_hash(self, rows: np.ndarray, most: int | None) -> np.ndarray:
+    def by_hash(self, rows: np.ndarray, most: int | None) -> np.ndarray:
         """At most ``most`` rows, chosen by the hash of their trial ids, in the order of the dataset."""
         if most is None or rows.size <= most:
             return rows
@@ -186,13 +210,35 @@ class Plan:
     @cached_property
     def _usable(self) -> tuple[list[MetricCard], dict[str, str]]:
         return scoring.usable(
-            self.track, no_images=self.no_images, no_pairs=self.no_pairs, no_eeg=self.no_eeg, no_head=self.no_head
+            self.track,
+            no_images=self.no_images,
+            no_pairs=self.no_pairs,
+            no_eeg=self.no_eeg,
+            no_head=self.no_head,
+            no_responses=self.no_responses,
+            no_gallery=self.no_gallery,
         )
 
     @property
     def no_eeg(self) -> str | None:
         """Why there are no EEG features to score, or None."""
+        if not self.facts.encodes:
+            return f"{self.info.model} predicts EEG and reads none"
         return f"{self.info.model} is given labels, not EEG" if self.facts.conditioned_on == "label" else None
+
+    @property
+    def no_responses(self) -> str | None:
+        """Why there are no predicted responses to score, or None."""
+        if not self.facts.predicts:
+            return "needs a model that predicts EEG"
+        return None if self.data.stimuli.ids.size else f"{self.data.id} was prepared without pictures"
+
+    @property
+    def no_gallery(self) -> str | None:
+        """Why there is no gallery to look for a picture in, or None."""
+        if not self.facts.retrieves:
+            return f"{self.info.model} has no space that pictures lie in"
+        return self.no_pairs
 
     @property
     def no_head(self) -> str | None:
@@ -218,6 +264,10 @@ class Plan:
     @cached_property
     def signatures(self) -> dict[str, str]:
         facts = {"n": len(self.image_rows), "trials": len(self.test_rows), "ref": "test"}
+        if self.track.window is not None:
+            facts["ms"] = "-".join(f"{1000 * second:.0f}" for second in self.track.window)
+        if self.facts.retrieves:
+            facts["seen"] = " ".join(self.facts.sees_by)
         return scoring.signatures(self.metrics, facts)
 
     def identity_of(self, rows: np.ndarray) -> dict[str, Any]:
@@ -229,9 +279,13 @@ class Plan:
             "config": self.facts.settings,
             "eeg": self.data.eeg_sha256,
             "trials": digest([str(trial) for trial in self.data.trials["trial_id"][rows]]),
-            "device": self.work.device,
-            "zoo": __version__,
+            **self.base_identity,
         }
+
+    @property
+    def base_identity(self) -> dict[str, Any]:
+        """What decides everything that is computed."""
+        return {"device": self.work.device, "zoo": __version__}
 
     def units(self, rows: np.ndarray) -> np.ndarray:
         """The track's resampling unit of each trial."""
@@ -282,14 +336,25 @@ def make_plan(
         if isinstance(model, str)
         else _instance(model, kind)
     )
-    if not facts.encodes:
-        raise UsageError(f"{info.model} must be an EEGEncoder or a Reconstructor to be evaluated on EEG.")
+    if not (facts.encodes or facts.predicts):
+        raise UsageError(
+            f"{info.model} must be an EEGEncoder, a Reconstructor or an EncodingModel to be evaluated on EEG."
+        )
     data.spec.require(info.eeg, offers=data.id, needs=info.model)
     if track is None:
-        recognises = facts.classifies or (isinstance(model, str) and registry.models.get(model).task == "recognition")
-        track = find_track(data, chosen, "recognition" if recognises else "reconstruction")
+        track = find_track(data, chosen, _task(facts, registry.models.get(model) if isinstance(model, str) else None))
     work = Work(device=kind, batch_size=batch_size, shard=shard, progress=progress)
     return Plan(track, data, chosen, load, facts, info, replicates or track.replicates, limit, work)
+
+
+def _task(facts: Facts, card: ModelCard | None) -> Contest:
+    """What a model is evaluated on where no track is named: the one thing it can do that others cannot."""
+    if facts.predicts:
+        return "encoding"
+    if facts.retrieves:
+        return "retrieval"
+    recognises = facts.classifies or (card is not None and card.task == "recognition")
+    return "recognition" if recognises else "reconstruction"
 
 
 def _announced(model: str) -> MissingError:
@@ -354,20 +419,26 @@ def _instance(model: Model, device: str) -> Found:
     return lambda: placed, Facts.of(model), info
 
 
-def find_track(
-    data: EEGDataset, split: Split, task: Literal["reconstruction", "recognition"] = "reconstruction"
-) -> TrackCard:
+def find_track(data: EEGDataset, split: Split, task: Contest = "reconstruction") -> TrackCard:
     """The newest released track of a dataset's split, or an unreleased one (``@0``) with the usual protocol.
 
-    That one is headed by what the split can be scored on: a probe (for recognition, the model's own classifier), or
-    clusters where test concepts were not trained. Recognition looks at EEG only.
+    That one has every metric of what its task looks at, and is headed by what the split can be scored on: a probe (for
+    recognition, the model's own classifier), or clusters where test concepts were not trained.
     """
     fits = (task, data.id, split.id)
     cards = [card for card in registry.tracks.cards() if (card.task, card.dataset, card.split) == fits]
     if cards:
         return max(cards, key=lambda card: int(card.id.rpartition("@")[2]))
-    sees = ("eeg",) if task == "recognition" else ("eeg", "images")
-    known = "classifier_accuracy" if task == "recognition" else "logistic_accuracy"
+    paired = data.card.pairing == "instance"
+    headline = {
+        "reconstruction": "logistic_accuracy",
+        "recognition": "classifier_accuracy",
+        "encoding": "pearson_r" if paired else "evoked_r",
+        "retrieval": "eeg_retrieval_10way",
+    }[task]
+    if task in ("reconstruction", "recognition") and split.protocol == "unseen-concept":
+        headline = "kmeans_accuracy"
+    unit = _unit(data, split)
     return TrackCard(
         id=f"{task}/{data.id}.{split.id.partition('@')[0]}@0",
         task=task,
@@ -377,11 +448,11 @@ def find_track(
         metrics=tuple(
             card.id
             for card in registry.metrics.cards()
-            if card.sees in sees and (card.pairing is None or card.pairing == data.card.pairing)
+            if card.sees in SEES[task] and (card.pairing is None or card.pairing == data.card.pairing)
         ),
-        headline="kmeans_accuracy" if split.protocol == "unseen-concept" else known,
-        unit=_unit(data, split),
-        controls=EEG_CONTROLS if task == "recognition" else CONTROLS,
+        headline=headline,
+        unit="trial_id" if task == "encoding" and not paired and unit == "stimulus_id" else unit,
+        controls=TRACK_CONTROLS[task],
     )
 
 

@@ -12,7 +12,7 @@ import io
 import os
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 
 from zoo import __version__, provenance, registry, scoring, stages, weights
-from zoo.audits import controls
 from zoo.audits.duplicates import Pictures, thumbnails
 from zoo.audits.leakage import LeakageReport, audit_split
+from zoo.brains import brains
 from zoo.datasets import base as data_room
 from zoo.datasets.base import EEGDataset
 from zoo.errors import IntegrityError, UsageError, ZooError
-from zoo.images import Features, Images
+from zoo.gallery import write_gallery
+from zoo.images import Features, Images, seen
 from zoo.plan import (
     Plan,
     Progress,
@@ -40,16 +41,17 @@ from zoo.plan import (
     split_sha,
 )
 from zoo.plots import sample_grid
+from zoo.queries import Queries
 from zoo.record import Audit, Cost, Identity, Provenance, Record, System, Value
+from zoo.responses import Responses
 from zoo.scoring import EEGSide, Scored
 from zoo.specs import Split
-from zoo.stages import Stage
+from zoo.stages import Stage, Work
 from zoo.store import cache_dir, digest, stage_dir, write_bytes
 
 if TYPE_CHECKING:
-    from zoo.models.base import Classifier, LabelConditioned, Model
+    from zoo.models.base import Classifier, Model
 
-Recordings = np.ndarray | controls.GaussianEEG
 AUDITS = ("zoo.audits.leakage", "zoo.audits.confound", "zoo.audits.duplicates")
 
 
@@ -72,7 +74,8 @@ def train(
     Args:
         select: How checkpoints are chosen: ``val`` (best validation score, where the recipe has one) or ``last``.
         overrides: Config fields to change, e.g. ``{"gan_steps": 100}``; they become part of the identity. Where the
-            card's preset has ``n_classes``, it is the dataset's number of classes unless set here.
+            card's preset has ``n_classes``, ``subjects`` or ``n_pictures``, it is the dataset's number of classes, the
+            people or the number of pictures of the training role unless set here.
 
     Raises:
         MissingError: The dataset is not prepared, or the model is not in this release.
@@ -92,8 +95,13 @@ def train(
     data = data_room.load(dataset)
     chosen = data.split(split)
     torch.manual_seed(seed)  # initial weights only; no step draws from the global generator
-    if "n_classes" in card.preset:
-        overrides = {"n_classes": len(data.concepts), **(overrides or {})}
+    given = data.training_data(chosen)
+    known = {
+        "n_classes": len(data.concepts),
+        "subjects": tuple(np.unique(given.subjects[given.train]).tolist()) if given.subjects is not None else (),
+        "n_pictures": len(given.images),
+    }
+    overrides = {**{name: value for name, value in known.items() if name in card.preset}, **(overrides or {})}
     net = weights.build(card, data.spec, overrides).to(kind)
     identity = {
         "model": card.id,
@@ -112,7 +120,7 @@ def train(
     recipes = registry.load_object(card.builder.partition(":")[0] + ":recipes")
     net.train()
     fitted = {}
-    for recipe in recipes(net, data.training_data(chosen), seed=seed, select=select):
+    for recipe in recipes(net, replace(given, look=_looking(data, kind, progress)), seed=seed, select=select):
         fitted[recipe] = fit(recipe, stage_dir("training", identity), seed=seed, progress=progress)
     touched = {id(module) for recipe in fitted for module in recipe.modules().values()}
     weights.save(
@@ -120,7 +128,7 @@ def train(
         {
             "model": card.id,
             "name": name,
-            "config": {**card.preset, **(overrides or {})},
+            "config": {**card.preset, **overrides},
             "eeg": data.spec,
             "source": "trained",
             "trained_on": (data.id,),
@@ -140,6 +148,18 @@ def train(
         parts=tuple(part for part, module in net.parts().items() if id(module) in touched),
     )
     return folder
+
+
+def _looking(
+    data: EEGDataset, device: str, progress: Progress
+) -> Callable[[str, str, Sequence[np.ndarray]], np.ndarray]:
+    """What frozen networks see in pictures of ``data``; kept, so that the next training only reads it."""
+
+    def look(extractor: str, output: str, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        rows = cast("data_room.Pictures", pictures).rows
+        return seen(data, rows, extractor, output, Work(device=device, progress=progress))
+
+    return look
 
 
 def evaluate(
@@ -185,6 +205,7 @@ def evaluate(
     record.write(path)
     if result.images is not None:
         _draw(result.images, path.with_suffix(".png"))
+        write_gallery(result.images, path.with_suffix(".samples"))
     return record
 
 
@@ -289,24 +310,17 @@ def _score(plan: Plan) -> Result:
 
     Every shard encodes all trials: that is quick, and what the controls do with the features needs all of them.
     """
-    train, given, impossible = _brains(plan)
-    images = None if plan.no_images else Images(plan, given, train)
-    impossible |= images.impossible if images else {}
-    for stage in images.stages if images else ():
-        stage.fill(plan.work)
+    sides, images, impossible = _sides(plan)
     systems: dict[str, dict[str, Scored]] = {}
     for name in ("model", *plan.track.controls):
-        eeg = _eeg_side(plan, name, train, given[name]) if name in given and name != "random-codebook" else None
-        side = images.side(name) if images is not None and images.has(name) else None
         found = systems[name] = {}
         for card in plan.metrics:
             plan.work.progress(0, 1, f"scoring ({name} {card.id})")
-            chosen = side if card.sees == "images" else eeg
-            if chosen is None:
-                why = "this control has no images" if card.sees == "images" else "this control has no EEG features"
-                found[card.id] = scoring.null(card, impossible.get(name, why))
+            side = sides[card.sees](name)
+            if side is None:
+                found[card.id] = scoring.null(card, impossible.get(name, f"this control has no {NOTHING[card.sees]}"))
             else:
-                found[card.id] = scoring.score(card, chosen, plan.signatures[card.id])
+                found[card.id] = scoring.score(card, side, plan.signatures[card.id])
         for metric, reason in plan.unmeasured.items():
             found[metric] = scoring.null(registry.metrics.get(metric), reason)
     values = {name: {metric: scored.value for metric, scored in found.items()} for name, found in systems.items()}
@@ -318,62 +332,47 @@ def _score(plan: Plan) -> Result:
     )
 
 
-def _brains(plan: Plan) -> tuple[Features, dict[str, Features], dict[str, str]]:
-    """EEG features of the training role, and of the test role under the model and the controls that replace its EEG.
-
-    A model that is given labels has theirs instead, whatever replaces the EEG.
-
-    Returns:
-        Training features; system → test features; control that cannot be had → reason.
-    """
-    rows, track = plan.test_rows, plan.track.id
-    train, test = encoding(plan, plan.train_rows), encoding(plan, rows)
-    ids, subjects, labels = plan.data.trials["trial_id"], plan.data.trials["subject"][rows], plan.data.labels[rows]
-
-    def dealt(order: np.ndarray) -> Features:
-        return test if plan.facts.conditioned_on == "label" else lambda: test()[order]
-
-    made: dict[str, Callable[[], Features]] = {
-        "shuffled-eeg": lambda: dealt(controls.shuffled(rows.size, track)),
-        "other-subject": lambda: dealt(controls.other_subject(subjects, track)),
-        "gaussian-eeg": lambda: encoding(
-            plan,
-            rows,
-            controls.GaussianEEG(plan.data.eeg, plan.train_rows, ids, track),
-            instead="gaussian-eeg",
-            track=track,
-        ),
-        "random-codebook": lambda: lambda: controls.random_codebook(train(), labels, track),
-    }
-    given, impossible = {"model": test}, {}
-    for name in plan.track.controls:
-        if name in made:
-            try:
-                given[name] = made[name]()
-            except UsageError as error:
-                impossible[name] = str(error)
-    return train, given, impossible
+NOTHING = {"images": "images", "eeg": "EEG features", "responses": "responses", "gallery": "queries"}
+"""What a system lacks that a metric cannot look at."""
+Sides = dict[str, Callable[[str], Any]]
+"""What metrics look at → side of a system, None where it has none."""
 
 
-def encoding(plan: Plan, rows: np.ndarray, eeg: Recordings | None = None, **instead: str) -> Features:
-    """Features of some trials, made here and now if they are not on disk.
+def _sides(plan: Plan) -> tuple[Sides, Images | None, dict[str, str]]:
+    """Everything that the plan's metrics look at, stages filled; and controls that cannot be had, with the reason."""
+    looks = {card.sees for card in plan.metrics}
+    sides: Sides = {}
+    impossible: dict[str, str] = {}
+    images: Images | None = None
+    if "responses" in looks:
+        responses = Responses(plan)
+        impossible |= responses.impossible
+        _fill(plan, responses.stages)
+        sides["responses"] = lambda name: responses.side(name) if responses.has(name) else None
+    if "gallery" in looks:
+        queries = Queries(plan)
+        impossible |= queries.impossible
+        sides["gallery"] = lambda name: queries.side(name) if queries.has(name) else None
+    if looks & {"eeg", "images"} or plan.no_images is None:
+        train, given, missing = brains(plan)
+        impossible |= missing
+        if plan.no_images is None:
+            images = Images(plan, given, train)
+            impossible |= images.impossible
+            _fill(plan, images.stages)
+        made = images
 
-    Args:
-        eeg: Takes the place of the recordings; ``instead`` then says what it is.
-    """
+        def eeg_side(name: str) -> EEGSide | None:
+            return _eeg_side(plan, name, train, given[name]) if name in given and name != "random-codebook" else None
 
-    def compute(part: slice) -> np.ndarray:
-        from zoo import compute
+        sides["eeg"] = eeg_side
+        sides["images"] = lambda name: made.side(name) if made is not None and made.has(name) else None
+    return sides, images, impossible
 
-        if plan.facts.conditioned_on == "label":
-            model = cast("LabelConditioned", plan.model)
-            return compute.encode_labels(model, plan.data.labels[rows[part]], plan.work)
-        return compute.encode(plan.model, plan.data.eeg if eeg is None else eeg, rows[part], plan.work)
 
-    identity = {**plan.identity_of(rows), **instead}
-    stage = Stage("eeg-features", identity, rows.size, compute, "encoding EEG", stages.TRIALS)
-    stage.fill(replace(plan.work, shard=None))
-    return lambda: stage.rows()[:]
+def _fill(plan: Plan, needed: Iterable[Stage]) -> None:
+    for stage in needed:
+        stage.fill(plan.work)
 
 
 def _eeg_side(plan: Plan, system: str, train: Features, test: Features) -> EEGSide:
@@ -430,7 +429,10 @@ def _finetune(plan: Plan) -> np.ndarray:
 def _unit_rows(plan: Plan, system: str, found: dict[str, Scored]) -> list[tuple[str, str, str, str, float]]:
     rows = []
     for metric, scored in found.items():
-        if scored.per_unit is not None:
+        if scored.per_unit is not None and scored.of is not None:
+            for (name, unit), value in zip(scored.of, scored.per_unit, strict=True):
+                rows.append((system, metric, name, unit, float(value)))
+        elif scored.per_unit is not None:
             chosen = plan.test_rows
             if len(scored.per_unit) != len(chosen):
                 chosen = chosen[plan.image_rows]
@@ -475,6 +477,7 @@ def _record(
             selection=plan.info.selection,
             stimuli_source=plan.data.stimuli_source,
             dataset_complete=plan.data.complete,
+            protocol=plan.split.protocol,
         ),
         cost=Cost(
             seconds=time.monotonic() - started,

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from zoo import __version__
+from zoo.brains import encoding
 from zoo.datasets.base import Role
 from zoo.errors import UsageError
 from zoo.images import Images
 from zoo.plan import Plan, make_plan, split_sha
 from zoo.plots import Grid, sample_grid
-from zoo.runner import encoding, require_writable
+from zoo.runner import require_writable
 from zoo.stages import CHUNK, whole
 from zoo.store import UNFINISHED, atomic_file, atomic_folder, cache_dir, digest, write_bytes
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,10 @@ from zoo.store import digest, read_json, stage_dir, write_json
 
 PER_IMAGE = ("generated", "pairs", "labels", "own")
 """What has one entry per generated image, so that leaving out images leaves out entries."""
+PER_QUERY = ("mean_queries", "mean_own", "trial_queries", "trial_own")
+"""The same of queries."""
+Level = Literal["mean", "trial"]
+"""Whether a query is the mean over the repetitions of a picture, or one trial."""
 ONE_OVER_CLASSES = "1 / n_classes"
 
 
@@ -82,15 +86,80 @@ class ImageSide:
 
 
 @dataclass(frozen=True)
+class GallerySide:
+    """What the retrieval metrics of one system may be given.
+
+    Attributes:
+        arrays: Name → what makes or reads the array.
+        units, names: Resampling unit and name of each query, by level.
+    """
+
+    identity: Mapping[str, Any]
+    arrays: Mapping[str, Callable[[], Any]]
+    units: Mapping[Level, np.ndarray]
+    names: Mapping[Level, tuple[str, ...]]
+
+    def replicates(self, card: MetricCard) -> int:
+        return 1
+
+    def get(self, name: str, card: MetricCard, replicate: int) -> Any:
+        return self.arrays[name]()
+
+
+class Compared(NamedTuple):
+    """Responses to the same conditions, and what those are called.
+
+    Shape:
+        predicted: (n_conditions, n_channels, n_times); observed: (n_conditions, n_repetitions, n_channels, n_times).
+    """
+
+    predicted: np.ndarray
+    observed: np.ndarray
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ResponseSide:
+    """What the encoding metrics of one system may be given, group by group: a person's test trials, or a run's.
+
+    A score is the mean over groups.
+
+    Attributes:
+        groups: Name → what makes or reads its responses.
+        resample: What the interval is over: groups; else pictures, left out in all groups at once; else repetitions.
+    """
+
+    identity: Mapping[str, Any]
+    groups: Mapping[str, Callable[[], Compared]]
+    resample: Literal["groups", "conditions", "repetitions"]
+
+
+Side = EEGSide | ImageSide | GallerySide
+
+
+@dataclass(frozen=True)
 class Scored:
-    """A value for the record, and its per-trial parts (mean over replicates) for the file beside it."""
+    """A value for the record, and its parts (mean over replicates) for the file beside it.
+
+    Attributes:
+        per_unit: (n,) values.
+        of: What each value is of, and the unit it belongs to; None where that is the plan's trials or images.
+    """
 
     value: Value
     per_unit: np.ndarray | None = None
+    of: tuple[tuple[str, str], ...] | None = None
 
 
 def usable(
-    track: TrackCard, *, no_images: str | None, no_pairs: str | None, no_eeg: str | None, no_head: str | None
+    track: TrackCard,
+    *,
+    no_images: str | None,
+    no_pairs: str | None,
+    no_eeg: str | None,
+    no_head: str | None,
+    no_responses: str | None = None,
+    no_gallery: str | None = None,
 ) -> tuple[list[MetricCard], dict[str, str]]:
     """Metrics of the track that can be computed here, and for the others the reason why not.
 
@@ -99,14 +168,15 @@ def usable(
         no_pairs: Why trials have no picture of their own, if they have none.
         no_eeg: Why there are no features of EEG, if there are none.
         no_head: Why the model names no class itself, if it does not.
+        no_responses: Why there are no predicted responses, if there are none.
+        no_gallery: Why there is no gallery of pictures, if there is none.
     """
+    missing = {"images": no_images, "eeg": no_eeg, "responses": no_responses, "gallery": no_gallery}
     cards, reasons = [], {}
     for name in track.metrics:
         card = registry.metrics.get(name)
-        reason = {"images": no_images, "eeg": no_eeg}.get(card.sees)
-        if card.sees == "responses":
-            reason = "needs a model that predicts EEG"
-        elif card.pairing == "instance":
+        reason = missing[card.sees]
+        if card.pairing == "instance":
             reason = reason or no_pairs
         elif "test_logits" in card.needs.values():
             reason = reason or no_head
@@ -154,12 +224,15 @@ def signatures(cards: Iterable[MetricCard], facts: Mapping[str, Any]) -> dict[st
             used = {key: facts[key] for key in ("n", "ref")}
         else:
             used = {"n": facts["trials"]}
+        for also, looks in (("ms", "responses"), ("seen", "gallery")):
+            if card.sees == looks and also in facts:
+                used[also] = facts[also]
         extractor = extractor_card(card.extractor) if card.extractor else None
         found[card.id] = signature(card, extractor, **used)
     return found
 
 
-def score(card: MetricCard, side: EEGSide | ImageSide, name: str) -> Scored:
+def score(card: MetricCard, side: Side | ResponseSide, name: str) -> Scored:
     """One metric of one system, computed once.
 
     Args:
@@ -172,14 +245,16 @@ def score(card: MetricCard, side: EEGSide | ImageSide, name: str) -> Scored:
     folder = stage_dir("scores", dict(side.identity))
     path = folder / f"{card.id}-{digest([name, card.params, code])[:16]}.json"
     if not path.exists():
-        scored = _compute(card, side, name)
+        scored = _compare(card, side, name) if isinstance(side, ResponseSide) else _compute(card, side, name)
         per_unit = None if scored.per_unit is None else scored.per_unit.tolist()
-        write_json(path, {"value": scored.value.model_dump(mode="json"), "per_unit": per_unit})
+        kept = {"value": scored.value.model_dump(mode="json"), "per_unit": per_unit}
+        write_json(path, kept if scored.of is None else {**kept, "of": scored.of})
     with whole(path):
         found = read_json(path)
         per_unit = None if found["per_unit"] is None else np.array(found["per_unit"], float)
-        kept = Scored(Value.model_validate(found["value"]), per_unit)
-    return kept
+        of = None if found.get("of") is None else tuple((part, unit) for part, unit in found["of"])
+        read = Scored(Value.model_validate(found["value"]), per_unit, of)
+    return read
 
 
 def _metric_modules() -> Iterator[str]:
@@ -189,10 +264,19 @@ def _metric_modules() -> Iterator[str]:
     return (f"zoo.metrics.{found.name}" for found in pkgutil.iter_modules(zoo.metrics.__path__))
 
 
-def _compute(card: MetricCard, side: EEGSide | ImageSide, name: str) -> Scored:
+def level_of(card: MetricCard) -> Level:
+    """What a query of a retrieval metric is."""
+    return "mean" if "mean_queries" in card.needs.values() else "trial"
+
+
+def _units(card: MetricCard, side: Side) -> np.ndarray:
+    return side.units[level_of(card)] if isinstance(side, GallerySide) else side.units
+
+
+def _compute(card: MetricCard, side: Side, name: str) -> Scored:
     what = "images" if card.sees == "images" else "trials"
-    if len(side.units) < card.min_n:
-        return null(card, f"needs at least {card.min_n} {what}, got {len(side.units)}", name)
+    if (n := len(_units(card, side))) < card.min_n:
+        return null(card, f"needs at least {card.min_n} {what}, got {n}", name)
     if "encoder" in card.needs.values():
         finetune = getattr(side, "finetune", None)
         if finetune is None:
@@ -210,7 +294,7 @@ def _compute(card: MetricCard, side: EEGSide | ImageSide, name: str) -> Scored:
         given = {}
         for argument, array in card.needs.items():
             value = side.get(array, card, replicate)
-            given[argument] = value if rows is None or array not in PER_IMAGE else value[rows]
+            given[argument] = value if rows is None or array not in (*PER_IMAGE, *PER_QUERY) else value[rows]
         found = function(**given, **card.params)
         return found if isinstance(found, Score) else Score(float(found))
 
@@ -225,25 +309,26 @@ def _summary(
     card: MetricCard,
     scores: list[Score],
     name: str,
-    side: EEGSide | ImageSide,
+    side: Side,
     statistic: Callable[[np.ndarray], float] | None,
 ) -> Scored:
     """Mean over replicates, with the interval that the card asks for and, where chance is known, a test against it."""
     values = tuple(score.value for score in scores)
     mean = float(np.mean(values))
+    units = _units(card, side)
     per_unit, interval, test = None, None, None
     chance = _chance(card, scores[0], side)
     parts = [score.per_unit for score in scores if score.per_unit is not None]
     if len(parts) == len(scores):
         per_unit = np.mean(parts, axis=0)
-        interval = stats.cluster_interval(per_unit, side.units)
+        interval = stats.cluster_interval(per_unit, units)
         if interval is not None and per_unit.min() >= 0 and per_unit.max() <= 1:  # a share cannot leave [0, 1]
             interval = replace(interval, low=max(interval.low, 0.0), high=min(interval.high, 1.0))
         if chance is not None:
             better = card.higher_is_better
-            test = stats.p_against_chance(per_unit, side.units, chance, higher_is_better=better)
+            test = stats.p_against_chance(per_unit, units, chance, higher_is_better=better)
     elif statistic is not None and card.interval == "jackknife":
-        interval = _jackknife(card, statistic, side, mean - values[0])
+        interval = _jackknife(card, statistic, units, mean - values[0])
     value = Value(
         value=mean,
         signature=name,
@@ -253,19 +338,95 @@ def _summary(
         chance=chance,
         p_chance=None if test is None else test.p,
         p_method=None if test is None else test.method,
-        n=len(side.units),
+        n=len(units),
         n_units=None if interval is None else interval.n_units,
         replicates=values,
         detail={key: float(value) for key, value in scores[0].detail.items()},
     )
-    return Scored(value, per_unit)
+    of = None
+    if isinstance(side, GallerySide) and per_unit is not None:
+        of = tuple(zip(side.names[level_of(card)], map(str, units), strict=True))
+    return Scored(value, per_unit, of)
 
 
-def _chance(card: MetricCard, score: Score, side: EEGSide | ImageSide) -> float | None:
+def _compare(card: MetricCard, side: ResponseSide, name: str) -> Scored:
+    """One encoding metric: the mean over groups, with an interval over what the side resamples.
+
+    Over pictures, values per picture are averaged over groups, where there are such; else whole pictures are left out.
+    """
+    function = registry.load_object(card.function)
+
+    def measure(
+        part: Compared, rows: np.ndarray | slice = slice(None), kept: np.ndarray | slice = slice(None)
+    ) -> Score:
+        arrays = {"predicted": part.predicted[rows], "observed": part.observed[rows][:, kept]}
+        found = function(**{argument: arrays[array] for argument, array in card.needs.items()}, **card.params)
+        return found if isinstance(found, Score) else Score(float(found))
+
+    scores: dict[str, Score] = {}
+    names: dict[str, tuple[str, ...]] = {}
+    repetitions = []
+    for group, make in side.groups.items():
+        try:
+            part = make()
+            if len(part.names) < card.min_n:
+                return null(card, f"needs at least {card.min_n} images, got {len(part.names)}", name)
+            scores[group], names[group] = measure(part), part.names
+            repetitions.append(part.observed.shape[1])
+        except UsageError as error:
+            return null(card, str(error), name)
+    values = np.array([found.value for found in scores.values()])
+    alike = len(set(names.values())) == 1
+    shown = next(iter(names.values()))
+
+    def over(**chosen: np.ndarray) -> float:
+        return float(np.mean([measure(make(), **chosen).value for make in side.groups.values()]))
+
+    per_unit: np.ndarray | None = None
+    of: tuple[str, ...] | None = None
+    interval = None
+    try:
+        if side.resample == "groups":
+            per_unit, of = values, tuple(scores)
+        elif side.resample == "conditions" and alike:
+            parts = [found.per_unit for found in scores.values() if found.per_unit is not None]
+            if len(parts) == len(scores):
+                per_unit, of = np.mean(parts, axis=0), shown
+            elif len(shown) - -(-len(shown) // 10) >= card.min_n:
+                interval = stats.jackknife_interval(lambda rows: over(rows=rows), len(shown))
+        elif side.resample == "repetitions":
+            interval = stats.jackknife_interval(lambda kept: over(kept=kept), min(repetitions))
+    except UsageError:  # too few are left once some are left out
+        interval = None
+    chance, test = _chance(card, next(iter(scores.values())), None), None
+    if per_unit is not None and of is not None:
+        interval = stats.cluster_interval(per_unit, np.array(of))
+        if chance is not None:
+            better = card.higher_is_better
+            test = stats.p_against_chance(per_unit, np.array(of), chance, higher_is_better=better)
+    details = [found.detail for found in scores.values()]
+    value = Value(
+        value=float(values.mean()),
+        signature=name,
+        higher_is_better=card.higher_is_better,
+        interval=None if interval is None else (interval.low, interval.high),
+        interval_method=None if interval is None else interval.method,
+        chance=chance,
+        p_chance=None if test is None else test.p,
+        p_method=None if test is None else test.method,
+        n=sum(len(shown) for shown in names.values()),
+        n_units=None if interval is None else interval.n_units,
+        replicates=(float(values.mean()),),
+        detail={key: float(np.mean([detail[key] for detail in details])) for key in details[0]},
+    )
+    return Scored(value, per_unit, None if of is None else tuple(zip(of, of, strict=True)))
+
+
+def _chance(card: MetricCard, score: Score, side: Side | None) -> float | None:
     """What guessing scores: as the metric says, one over the number of classes, or the card's number."""
     if "chance" in score.detail:
         return float(score.detail["chance"])
-    if card.chance == ONE_OVER_CLASSES:
+    if card.chance == ONE_OVER_CLASSES and side is not None:
         return 1 / float(side.get("n_classes", card, 0))
     try:
         return None if card.chance is None else float(card.chance)
@@ -274,18 +435,18 @@ def _chance(card: MetricCard, score: Score, side: EEGSide | ImageSide) -> float 
 
 
 def _jackknife(
-    card: MetricCard, statistic: Callable[[np.ndarray], float], side: EEGSide | ImageSide, shift: float
+    card: MetricCard, statistic: Callable[[np.ndarray], float], units: np.ndarray, shift: float
 ) -> stats.Interval | None:
     """Leaves out unit after unit of one replicate; ``shift`` moves it to the mean of all replicates.
 
     None with one unit, and where leaving one out would fall below what the metric is defined for.
     """
-    n = len(side.units)
-    largest = max(np.unique(side.units, return_counts=True)[1])
+    n = len(units)
+    largest = max(np.unique(units, return_counts=True)[1])
     if n - largest < card.min_n:
         return None
     try:
-        interval = stats.jackknife_interval(statistic, n, units=side.units)
+        interval = stats.jackknife_interval(statistic, n, units=units)
     except UsageError:
         return None
     return None if interval is None else replace(interval, low=interval.low + shift, high=interval.high + shift)

@@ -19,6 +19,8 @@ from zoo.metrics.encoding import (
     compare_rdms,
     correlation_rdm,
     correlation_with_mean,
+    evoked_contrast_correlation,
+    evoked_r,
     extrapolated_candidates,
     group_p_values,
     half_splits,
@@ -39,7 +41,8 @@ from zoo.specs import MetricCard
 
 Encoding = Callable[..., Score]
 SCORES: list[Encoding] = [
-    pearson_r, normalised_pearson_r, pearson_r_of_mean, r2, rsa_spearman, pairwise_lda, identification_accuracy
+    pearson_r, normalised_pearson_r, pearson_r_of_mean, r2, rsa_spearman, pairwise_lda, identification_accuracy,
+    evoked_r,
 ]  # fmt: skip
 PROTOCOLS = [split_half_correlation, representational_similarity, pairwise_decoding_lda]
 
@@ -500,6 +503,9 @@ REFUSED = [
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize(("changed", "sentence"), REFUSED)
 def test_what_cannot_be_compared_is_refused(score: Encoding, changed: dict[str, np.ndarray], sentence: str) -> None:
+    if score is evoked_r and "at least 3" in sentence:  # it compares conditions, of which two are enough
+        changed, sentence = {name: array[:1] for name, array in changed.items()}, sentence.replace("3", "2", 1)
+        sentence = sentence.replace("to 2;", "to 1;")
     with pytest.raises(UsageError, match=f"^{re.escape(sentence)}$"):
         score(**{"predicted": SIGNAL, "observed": OBSERVED, **changed})
 
@@ -565,6 +571,21 @@ def test_cards_start_where_the_function_begins_to_answer(card: MetricCard) -> No
     assert (found.per_unit is not None) == (card.interval == "cluster")
     with pytest.raises(UsageError):
         score(card.min_n - 1)
+
+
+def test_of_two_conditions_the_contrast_is_their_difference() -> None:
+    signal, observed = responses(2, 6)
+    second = np.array([[0, 2, 5], [1, 2, 3]])
+    guess = jittered(signal, 0.5)
+    found = evoked_contrast_correlation(predicted=guess, observed=observed, second_half=second)
+    for i, half in enumerate(second):
+        first = np.setdiff1d(np.arange(6), half)
+        one, two, whole = (observed[:, rows].mean(1) for rows in (first, half, np.arange(6)))
+        wanted = [pearson((x[0] - x[1]).ravel(), (one[0] - one[1]).ravel()) for x in (guess, two, whole)]
+        assert found[:, i] == pytest.approx(wanted, abs=1e-12)
+    flipped = evoked_contrast_correlation(predicted=guess[::-1], observed=observed, second_half=second)
+    assert flipped[0] == pytest.approx(-found[0], abs=1e-12)
+    assert evoked_r(predicted=np.ones_like(guess), observed=observed).value == 0
 
 
 def test_every_score_has_its_card() -> None:

@@ -14,6 +14,8 @@ from zoo.specs import MetricCard
 
 CARDS = [card for card in registry.metrics.cards() if "encoder" not in card.needs.values()]
 CLASSES, WIDTH = 4, 60
+GALLERY = 200
+"""Pictures to look among, as some metrics say in their name."""
 OF_TRIALS = (
     "generated",
     "pairs",
@@ -25,10 +27,14 @@ OF_TRIALS = (
     "test_units",
     "predicted",
     "observed",
+    "mean_queries",
+    "mean_own",
+    "trial_queries",
+    "trial_own",
 )
 ORDERED = {"inception_score", "is-thoughtviz", "is-eeg2image", "is-nvlabs"}
 """Split in the order of the images, or in one drawn for it: that is their definition."""
-DRAWN = ("kmeans", "kid-subsets", "fd_infinity", "fid_infinity", "pearson")
+DRAWN = ("kmeans", "kid-subsets", "fd_infinity", "fid_infinity", "pearson", "evoked")
 """Starts, subsets or halves are drawn by row number, from a seed."""
 
 
@@ -91,6 +97,11 @@ def arrays(card: MetricCard, n: int | None = None) -> dict[str, Any]:
         "train_features": features(m),
         "train_labels": labels(m),
         "n_classes": CLASSES,
+        "gallery": features(GALLERY),
+        "mean_queries": features(n),
+        "mean_own": np.arange(n) % GALLERY,
+        "trial_queries": features(n),
+        "trial_own": np.arange(n) % GALLERY,
         "predicted": rng.standard_normal((n, 3, 4)),
         "observed": rng.standard_normal((n, 12, 3, 4)) + rng.standard_normal((n, 1, 3, 4)),
     }

@@ -102,6 +102,42 @@ def pearson_r(*, predicted: ArrayLike, observed: ArrayLike, iterations: int = 10
     return split_half_correlation(predicted=predicted, observed=observed, second_half=halves).mean()
 
 
+def evoked_contrast_correlation(*, predicted: ArrayLike, observed: ArrayLike, second_half: ArrayLike) -> np.ndarray:
+    """Pearson correlation over channels and times of what sets conditions apart, with noise ceilings, per half split.
+
+    Compared are responses less their mean over conditions, each less its own mean over channels and times, all in
+    one row: with two conditions this is the correlation of their evoked differences. value, lower, upper: as ``split_half_correlation``. The trap: it is about
+    the shape of the difference, so one channel that is larger than all others decides it.
+
+    Shape:
+        predicted: (n_conditions, n_channels, n_times), n_conditions >= 2; observed: (n_conditions, n_repetitions,
+        n_channels, n_times); second_half: (iterations, size). Returns (3, iterations).
+    Raises:
+        UsageError: As ``split_half_correlation``, with 2 conditions in place of 3 images.
+    """
+    synthetic, biological = _checked(predicted, observed, least=2)
+    first, second = _weights(second_half, biological.shape[1])
+
+    def contrast(responses: np.ndarray) -> np.ndarray:
+        flat = _centred(responses).reshape(len(responses), -1)
+        flat = (flat - flat.mean(axis=1, keepdims=True)).ravel()
+        return _ratio(flat, np.linalg.norm(flat, axis=0, keepdims=True))
+
+    guess, whole = contrast(synthetic), contrast(_mean(biological))
+    found = []
+    for one, two in zip(first, second, strict=True):
+        half = contrast(np.tensordot(one, _float(biological), (0, 1)))
+        found.append([guess @ half, contrast(np.tensordot(two, _float(biological), (0, 1))) @ half, whole @ half])
+    return np.asarray(np.transpose(found))
+
+
+def evoked_r(*, predicted: ArrayLike, observed: ArrayLike, iterations: int = 100, seed: int = 0) -> Score:
+    """Mean over splits of ``evoked_contrast_correlation``; ceilings in ``detail``."""
+    halves = _halves(observed, iterations, seed)
+    found = evoked_contrast_correlation(predicted=predicted, observed=observed, second_half=halves)
+    return Ceilinged(*found).mean()
+
+
 def normalised_pearson_r(*, predicted: ArrayLike, observed: ArrayLike, iterations: int = 100, seed: int = 0) -> Score:
     """Mean of ``split_half_correlation`` divided by its lower noise ceiling, over the cells that are reliable.
 
@@ -475,7 +511,7 @@ def _told_apart(responses: np.ndarray, weights: np.ndarray, bias: np.ndarray) ->
     return np.asarray(total / (len(responses) * (n - 1)))
 
 
-def _checked(predicted: ArrayLike, observed: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _checked(predicted: ArrayLike, observed: ArrayLike, *, least: int = 3) -> tuple[np.ndarray, np.ndarray]:
     """Predictions as float64; responses as they are, since as float64 they may not fit into memory."""
     synthetic, biological = _float(predicted), np.asarray(observed)
     if biological.ndim != 4 or synthetic.shape != biological.shape[:1] + biological.shape[2:] or not synthetic.size:
@@ -483,8 +519,10 @@ def _checked(predicted: ArrayLike, observed: ArrayLike) -> tuple[np.ndarray, np.
             "predicted must be (n_images, n_channels, n_times) and observed (n_images, n_repetitions, n_channels, "
             f"n_times) but they are {synthetic.shape} and {biological.shape}; pass responses to the same images."
         )
-    if len(synthetic) < 3:
-        raise UsageError(f"responses must be to at least 3 images but are to {len(synthetic)}; score more together.")
+    if len(synthetic) < least:
+        raise UsageError(
+            f"responses must be to at least {least} images but are to {len(synthetic)}; score more together."
+        )
     for name, array in (("predicted", synthetic), ("observed", biological)):
         if not np.isfinite(array).all():
             raise UsageError(f"{name} must be finite but holds NaN or infinity; find out which broke.")

@@ -44,6 +44,18 @@ def top_k_accuracy(*, queries: np.ndarray, gallery: np.ndarray, own: ArrayLike, 
     return _by_rank(np.arange(len(gallery)) < k, *_places(queries, gallery, own))
 
 
+def sized_top_k_accuracy(*, queries: np.ndarray, gallery: np.ndarray, own: ArrayLike, size: int, k: int = 1) -> Score:
+    """``top_k_accuracy`` in a gallery of exactly ``size`` rows, for a metric whose name says so.
+
+    Shape, raises: as ``top_k_accuracy``, and UsageError for a gallery of another size.
+    """
+    if len(gallery) != size:
+        raise UsageError(
+            f"the gallery must hold {size} pictures but holds {len(gallery)}; use a metric that names no size."
+        )
+    return top_k_accuracy(queries=queries, gallery=gallery, own=own, k=k)
+
+
 def mean_reciprocal_rank(*, queries: np.ndarray, gallery: np.ndarray, own: ArrayLike) -> Score:
     """Mean of 1 / rank of the own row; with one right row per query this is mean average precision (mAP).
 

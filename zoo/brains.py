@@ -1,0 +1,78 @@
+"""EEG features of trials, and of what stands in for a brain: stages that every EEG-reading evaluation builds on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from zoo import stages
+from zoo.audits import controls
+from zoo.errors import UsageError
+from zoo.images import Features
+from zoo.plan import Plan
+from zoo.stages import Stage
+
+if TYPE_CHECKING:
+    from zoo.models.base import EEGEncoder, LabelConditioned
+
+
+def brains(plan: Plan) -> tuple[Features, dict[str, Features], dict[str, str]]:
+    """EEG features of the training role, and of the test role under the model and the controls that replace its EEG.
+
+    A model that is given labels has theirs instead, whatever replaces the EEG.
+
+    Returns:
+        Training features; system → test features; control that cannot be had → reason.
+    """
+    rows, track = plan.test_rows, plan.track.id
+    train, test = encoding(plan, plan.train_rows), encoding(plan, rows)
+    ids, subjects, labels = plan.data.trials["trial_id"], plan.data.trials["subject"][rows], plan.data.labels[rows]
+
+    def dealt(order: np.ndarray) -> Features:
+        return test if plan.facts.conditioned_on == "label" else lambda: test()[order]
+
+    made: dict[str, Callable[[], Features]] = {
+        "shuffled-eeg": lambda: dealt(controls.shuffled(rows.size, track)),
+        "other-subject": lambda: dealt(controls.other_subject(subjects, track)),
+        "gaussian-eeg": lambda: encoding(
+            plan,
+            rows,
+            controls.GaussianEEG(plan.data.eeg, plan.train_rows, ids, track),
+            instead="gaussian-eeg",
+            track=track,
+        ),
+        "random-codebook": lambda: lambda: controls.random_codebook(train(), labels, track),
+    }
+    given, impossible = {"model": test}, {}
+    for name in plan.track.controls:
+        if name in made:
+            try:
+                given[name] = made[name]()
+            except UsageError as error:
+                impossible[name] = str(error)
+    return train, given, impossible
+
+
+def encoding(plan: Plan, rows: np.ndarray, eeg: Any = None, **instead: str) -> Features:
+    """Features of some trials, made here and now if they are not on disk.
+
+    Args:
+        eeg: Takes the place of the recordings, indexed as they are; ``instead`` then says what it is.
+    """
+
+    def compute(part: slice) -> np.ndarray:
+        from zoo import compute
+
+        if plan.facts.conditioned_on == "label":
+            told = cast("LabelConditioned", plan.model)
+            return compute.encode_labels(told, plan.data.labels[rows[part]], plan.work)
+        model = cast("EEGEncoder", plan.model)
+        return compute.encode(model, plan.data.eeg if eeg is None else eeg, rows[part], plan.work)
+
+    identity = {**plan.identity_of(rows), **instead}
+    stage = Stage("eeg-features", identity, rows.size, compute, "encoding EEG", stages.TRIALS)
+    stage.fill(replace(plan.work, shard=None))
+    return lambda: stage.rows()[:]
