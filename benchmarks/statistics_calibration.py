@@ -2,7 +2,7 @@
 
 Writes the tables of docs/statistics.md:
 
-    python benchmarks/statistics_calibration.py [--runs 2000] [--only compare seeds ties intervals sets chance]
+    python benchmarks/statistics_calibration.py [--runs 2000] [--only compare seeds ties leader intervals sets chance]
 
 Everything is seeded: the same runs give the same figures.
 """
@@ -18,8 +18,10 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import norm
 
-from leaderboard.compare import ALPHA, Side, Trials, compare
-from leaderboard.ranking import rank
+from leaderboard.compare import Side, compare
+from leaderboard.ranking import ALPHA, rank
+from leaderboard.ties import all_pairs
+from leaderboard.units import Trials
 from zoo import stats
 from zoo.metrics.fidelity import frechet_distance
 from zoo.record import Record, Value
@@ -127,20 +129,27 @@ def compared(world: World, *, runs: int, seed: int, n_seeds: int = 1) -> Rates:
     return Rates(*(counts / runs))
 
 
-def board_ties(n_models: int, n_units: int, *, runs: int, seed: int) -> tuple[float, float, float]:
-    """How often one of ``n_models`` equal models leaves the group of the best: three rules.
+def board_ties(
+    n_models: int, n_units: int, *, runs: int, seed: int, effect: float = 0.0
+) -> tuple[float, float, float, float]:
+    """How often one of ``n_models`` models leaves the group of the best, by four rules.
+
+    Args:
+        effect: What one model has more than the equal others; if not 0, it counts that this model leads and is alone.
 
     Returns:
-        By intervals that do not overlap, which is what a board does; by a difference larger than √(h² + h²), h being
-        the half widths; by the paired test against the best with Holm's correction.
+        By the test of all pairs, which is what a board does; by intervals that do not overlap, which it does without
+        values per trial; by a difference larger than √(h² + h²), h being the half widths; by sign flips against the
+        best with Holm's correction.
     """
     rng = np.random.default_rng([seed, n_models, n_units])
     template = Record.read(min(RECORDS.rglob("*.json")))
-    counts = np.zeros(3)
+    counts = np.zeros(4)
     units = np.repeat(np.arange(n_units), 20)
     for _ in range(runs):
         both = rng.normal(size=n_units)[units] + rng.normal(size=units.size)
         values = both + rng.normal(size=(n_models, n_units))[:, units] + rng.normal(size=(n_models, units.size))
+        values[0] += effect
         means, records, halves = values.mean(axis=1), [], []
         for i, row in enumerate(values):
             found = stats.cluster_interval(row, units)
@@ -148,15 +157,23 @@ def board_ties(n_models: int, n_units: int, *, runs: int, seed: int) -> tuple[fl
             halves.append((found.high - found.low) / 2)
             value = Value(value=float(means[i]), interval=(found.low, found.high), signature="s", higher_is_better=True)
             records.append(record(template, f"m{i}", {METRICS[0]: value}))
-        (table,) = rank(records)
         best = int(means.argmax())
         behind = [i for i in range(n_models) if i != best]
-        p = stats.holm(np.array([stats.sign_flip_test(values[best] - values[i], units) for i in behind]))
-        counts += (
-            table.entries[-1].tie != 1,
-            any(means[best] - means[i] > np.hypot(halves[best], halves[i]) for i in behind),
-            p.min() <= ALPHA,
-        )
+        p = all_pairs(values, units)
+        assert p is not None
+        pairs = {frozenset((records[i].run, records[j].run)): float(p[i, j]) for i in range(n_models) for j in range(i)}
+        tied = [
+            {row.name for row in rank(records, pairs=tests)[0].entries if row.tie == 1}
+            for tests in (lambda _, pairs=pairs: pairs, None)
+        ]
+        flips = stats.holm(np.array([stats.sign_flip_test(values[best] - values[i], units) for i in behind]))
+        beyond = np.array([means[best] - means[i] > np.hypot(halves[best], halves[i]) for i in behind])
+        if effect:
+            found_it = [names == {"m0"} for names in tied]
+            counts += (*found_it, best == 0 and beyond.all(), best == 0 and flips.max() <= ALPHA)
+        else:
+            left = [len(names) < n_models for names in tied]
+            counts += (*left, beyond.any(), flips.min() <= ALPHA)
     return tuple(counts / runs)
 
 
@@ -253,11 +270,22 @@ def seeds_table(runs: int) -> Iterator[Sequence[object]]:
         yield n_seeds, *(compared(world, runs=runs, seed=3, n_seeds=n_seeds).headline for world in worlds)
 
 
+RULES = ("test of all pairs", "intervals apart", "beyond √(h² + h²)", "sign flips against the leader")
+
+
 def ties_table(runs: int) -> Iterator[Sequence[object]]:
-    yield "units", "models", "intervals apart", "beyond √(h² + h²)", "paired test, Holm"
+    yield "units", "models", *RULES
     for n_units in (6, 12, 24):
         for n_models in (2, 5, 10, 20):
             yield n_units, n_models, *board_ties(n_models, n_units, runs=runs // 2, seed=4)
+
+
+def leader_table(runs: int) -> Iterator[Sequence[object]]:
+    yield "units", "models", "effect", *RULES
+    for n_units in (6, 12, 24):
+        for n_models, effect in ((2, 1.0), (2, 2.0), (5, 1.0), (5, 2.0)):
+            found = board_ties(n_models, n_units, runs=runs // 8, seed=5, effect=effect)
+            yield n_units, n_models, effect, *found
 
 
 def intervals_table(runs: int) -> Iterator[Sequence[object]]:
@@ -295,6 +323,7 @@ TABLES = {
     "compare": compare_table,
     "seeds": seeds_table,
     "ties": ties_table,
+    "leader": leader_table,
     "intervals": intervals_table,
     "sets": sets_table,
     "chance": chance_table,

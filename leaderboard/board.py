@@ -12,38 +12,28 @@ from typing import Any, Protocol
 import fsspec
 from fsspec.registry import known_implementations
 
+from leaderboard.derived import TABLES, derived
 from leaderboard.ranking import Table, rank
 from leaderboard.standing import MAX_BYTES as NOTE_BYTES
 from leaderboard.standing import Note
+from leaderboard.submission import RECORD_BYTES, UNITS_BYTES, Placed, Submission, require_named_bytes
 from zoo.errors import GateError, IntegrityError, MissingError, UnknownNameError, UsageError, ZooError
 from zoo.record import Record
 from zoo.specs import Protocol as SplitProtocol
 from zoo.store import write_bytes
 
-MAX_BYTES = 4 << 20
-"""A record is some kilobytes; whatever is larger is none, and is not read."""
-UNITS_BYTES = 32 << 20
-"""The same for the values per trial beside it."""
+MAX_BYTES = RECORD_BYTES
 Protocols = Mapping[tuple[str, str], SplitProtocol]
-SAFE_NAME = re.compile(r"([a-z0-9][\w.@+-]*/){2,}[0-9a-f]{12}-[0-9a-f]{8}\.json", re.ASCII)
 
 
-class Board(Protocol):
-    """A store of records, whoever keeps it."""
+class Shelf(Protocol):
+    """What shows a board needs of it."""
 
     problems: list[str]
-    """One sentence for every file that the last ``records()`` or ``find()`` had to skip."""
-
-    def push(self, record: Record, units: bytes | None = None, *, allow_partial: bool = False) -> str:
-        """Add a record and return its path; the same record again changes nothing."""
-        ...
+    """One sentence for every file that the last reading had to skip."""
 
     def records(self) -> Iterator[Record]:
         """Every valid record, in the order of paths."""
-        ...
-
-    def find(self, id_prefix: str) -> Record:
-        """The newest run of the one record whose id begins so."""
         ...
 
     def units(self, record: Record) -> bytes | None:
@@ -52,6 +42,31 @@ class Board(Protocol):
 
     def notes(self) -> list[Note]:
         """What is said of records."""
+        ...
+
+
+class Board(Shelf, Protocol):
+    """A store of records, whoever keeps it."""
+
+    @property
+    def url(self) -> str:
+        """Folder or URL below which ``records/`` lies."""
+        ...
+
+    def submit(self, submissions: Sequence[Submission]) -> list[Placed]:
+        """Add records with all their files, or say where they are already; they must have been checked."""
+        ...
+
+    def rebuild(self) -> str:
+        """Write the derived tables anew from all records; return where they are."""
+        ...
+
+    def names(self) -> set[str]:
+        """Names of the records that are on the board, valid or not."""
+        ...
+
+    def find(self, id_prefix: str) -> Record:
+        """The newest run of the one record whose id begins so."""
         ...
 
     def note(self, note: Note) -> str:
@@ -66,18 +81,18 @@ class FsBoard:
     """
 
     def __init__(self, url: str | Path) -> None:
-        self._url = str(url)
+        self.url = str(url)
         with self._answering():
             try:
-                self._fs, root = fsspec.core.url_to_fs(self._url)
+                self._fs, root = fsspec.core.url_to_fs(self.url)
             except ImportError as error:
                 raise MissingError(
                     f"a board at {url} needs a package that is not on this machine.\n"
-                    f"to install it, run: pip install {_package(self._url)}"
+                    f"to install it, run: pip install {_package(self.url)}"
                 ) from error
             except ValueError as error:
                 raise UsageError(
-                    f"a board must be a folder or a URL that fsspec opens, not {self._url!r}: {error}."
+                    f"a board must be a folder or a URL that fsspec opens, not {self.url!r}: {error}."
                 ) from error
         self._root = root.rstrip("/")
         self._local = "file" in ((self._fs.protocol,) if isinstance(self._fs.protocol, str) else self._fs.protocol)
@@ -96,19 +111,42 @@ class FsBoard:
                 f"a board takes complete records, but {record.id[:12]} is {record.status}; "
                 "evaluate without --limit, or push it with --allow-partial to a board of your own."
             )
-        path = f"records/{record.name}"
-        if not SAFE_NAME.fullmatch(record.name):
-            raise UsageError(f"track and model must be plain names with a slash between, not {path!r}.")
-        if units is not None:
-            found = hashlib.sha256(units).hexdigest()
-            if found != record.units_sha256:
-                raise IntegrityError(
-                    f"the per-unit values of {record.id[:12]} must have sha256 {str(record.units_sha256)[:16]}… "
-                    f"but have {found[:16]}…; push the file that was written with the record."
-                )
-            self._create(path.removesuffix(".json") + ".units.parquet", units)
-        self._create(path, record.to_json())
-        return path
+        return self._add(Submission(record, units))
+
+    def submit(self, submissions: Sequence[Submission]) -> list[Placed]:
+        """Add records with all their files; the record comes last, so a killed call leaves no half of one to see.
+
+        Raises:
+            IntegrityError: Something else is there under one of their names.
+        """
+        known = self.names() if submissions else set()
+        return [
+            Placed(s.record, f"{self.url.rstrip('/')}/{self._add(s)}", s.record.name not in known) for s in submissions
+        ]
+
+    def _add(self, submission: Submission) -> str:
+        require_named_bytes(
+            submission, None if submission.units is None else hashlib.sha256(submission.units).hexdigest()
+        )
+        for path, data in submission.files.items():
+            self._create(path, data)
+        return submission.path
+
+    def rebuild(self) -> str:
+        """Write the derived tables anew; if records came meanwhile, once more.
+
+        There is one writer: what others write at the same moment is replaced, and made good by whoever is last.
+        """
+        while True:
+            names = self.names()
+            for path, data in derived([*self.records()], self.notes()).items():
+                self._replace(path, data)
+            if self.names() == names:
+                return f"{self.url.rstrip('/')}/{TABLES}"
+
+    def names(self) -> set[str]:
+        """Names of the records that are on the board, valid or not."""
+        return {path for path, _ in self._files()}
 
     def records(self) -> Iterator[Record]:
         """Every valid record, in the order of paths; the rest is named in ``problems``."""
@@ -180,6 +218,14 @@ class FsBoard:
             except OSError as error:
                 raise ZooError(f"{where} could not be written ({error}); check that you may write there.") from error
 
+    def _replace(self, path: str, data: bytes) -> None:
+        where = f"{self._root}/{path}"
+        with self._answering():
+            try:
+                write_bytes(Path(where), data) if self._local else self._fs.pipe_file(where, data)
+            except OSError as error:
+                raise ZooError(f"{where} could not be written ({error}); check that you may write there.") from error
+
     @contextlib.contextmanager
     def _answering(self) -> Iterator[None]:
         """Around what a service is asked: every client library has errors of its own, which are no ``OSError``.
@@ -192,10 +238,10 @@ class FsBoard:
         except (ZooError, OSError):
             raise
         except Exception as error:
-            if "://" not in self._url:
+            if "://" not in self.url:
                 raise
             raise MissingError(
-                f"the board at {self._url} did not answer ({type(error).__name__}: {error}); "
+                f"the board at {self.url} did not answer ({type(error).__name__}: {error}); "
                 "check its address, your rights there and the network."
             ) from error
 
@@ -233,7 +279,7 @@ class FsBoard:
             raise UsageError(f"{name.removeprefix(self._root).lstrip('/')} is a link that leaves the board.")
 
 
-def tables(board: Board, *, track: str | None = None, protocols: Protocols | None = None) -> list[Table]:
+def tables(board: Shelf, *, track: str | None = None, protocols: Protocols | None = None) -> list[Table]:
     """What a board shows: its records ranked, with what is said of them, and tested where values per trial lie beside.
 
     Args:

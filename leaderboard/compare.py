@@ -14,8 +14,8 @@ from typing import Literal
 import fsspec
 import numpy as np
 
-from leaderboard.board import UNITS_BYTES
 from leaderboard.ranking import ALPHA, SHUFFLED, preference
+from leaderboard.submission import UNITS_BYTES
 from leaderboard.units import Trials, read_units
 from zoo.errors import UnknownNameError, UsageError
 from zoo.record import Record, Value

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from leaderboard.board import UNITS_BYTES
+from leaderboard.submission import UNITS_BYTES
 from zoo.errors import IntegrityError, UsageError
 from zoo.record import Record
 

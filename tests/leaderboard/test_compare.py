@@ -17,9 +17,13 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from leaderboard.board import FsBoard
-from leaderboard.compare import Comparison, Difference, Side, Trials, compare, find_sides, read_trials
+from leaderboard.compare import Comparison, Difference, Side, compare, find_sides, read_trials
+from leaderboard.ranking import ALPHA
+from leaderboard.ties import all_pairs
+from leaderboard.units import Trials
 from zoo.errors import IntegrityError, UnknownNameError, UsageError
 from zoo.record import Record, System, Value
+from zoo.stats import cluster_error, holm, welch_p
 
 Make = Callable[..., Record]
 ROOT = Path(__file__).resolve().parents[2]
@@ -348,9 +352,49 @@ def test_seeds_keep_lucky_trainings_from_winning(calibration: ModuleType) -> Non
     assert known <= 0.06
 
 
-def test_the_board_keeps_equal_models_together(calibration: ModuleType) -> None:
-    apart, sharper, _ = calibration.board_ties(10, 12, runs=100, seed=0)
+def test_the_board_keeps_equal_models_together_where_there_are_no_values_per_trial(calibration: ModuleType) -> None:
+    _, apart, sharper, _ = calibration.board_ties(10, 12, runs=50, seed=0)
     assert apart <= 0.06 < sharper
+
+
+@pytest.mark.parametrize(("n_units", "n_models"), [(3, 2), (6, 5), (12, 10)])
+def test_all_pairs_keep_equal_models_together(n_units: int, n_models: int) -> None:
+    rng, units, apart = np.random.default_rng(0), np.repeat(np.arange(n_units), 10), 0
+    for _ in range(1000):
+        values = rng.normal(size=(n_models, n_units))[:, units] + rng.normal(size=(n_models, units.size))
+        p = all_pairs(values + rng.normal(size=n_units)[units], units)
+        assert p is not None
+        apart += p.min() <= ALPHA
+    assert apart <= 70  # 50 expected, standard error 7
+
+
+def test_all_pairs_are_the_paired_t_of_each_corrected() -> None:
+    rng = np.random.default_rng(1)
+    values, units = rng.normal(size=(3, 40)), np.arange(40) % 5
+    p = all_pairs(values, units)
+    assert p is not None
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    alone = []
+    for i, j in pairs:
+        difference = values[i] - values[j]
+        alone.append(welch_p(float(difference.mean()), [(cluster_error(difference, units) ** 2, 4)]))
+    np.testing.assert_allclose([p[i, j] for i, j in pairs], holm(np.array(alone)), rtol=1e-10)
+    np.testing.assert_array_equal(p, p.T)
+    assert all_pairs(values, np.zeros(40)) is None
+
+
+def test_models_that_never_differ_are_equal_and_those_that_always_do_are_not_surer_than_sign_flips() -> None:
+    values, units = np.stack([np.ones(12), np.ones(12), np.zeros(12)]), np.arange(12) % 6
+    p = all_pairs(values, units)
+    assert p is not None
+    assert p[0, 1] == 1
+    assert p[0, 2] == pytest.approx(3 * 2 / 2**6)
+
+
+def test_a_better_model_leads_alone_more_often_by_pairs_than_by_intervals(calibration: ModuleType) -> None:
+    tested, apart, _, _ = calibration.board_ties(2, 12, runs=50, seed=0, effect=2.0)
+    assert tested >= 0.9
+    assert apart < tested - 0.2
 
 
 # ---- files and names
