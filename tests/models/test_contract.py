@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zoo import registry, weights
 from zoo.errors import UsageError
-from zoo.models.base import EEGEncoder, LabelConditioned, Model, Reconstructor
+from zoo.models.base import Classifier, EEGEncoder, LabelConditioned, Model, Reconstructor
 from zoo.specs import EEGSpec, ModelCard
 
 CARDS = {card.id: card for card in registry.models.cards() if card.builder is not None}
@@ -63,6 +63,8 @@ def outputs(model: Model, rows: slice = slice(None)) -> dict[str, Tensor]:
             found["encode"] = model.encode_labels(torch.arange(8)[rows] % model.n_classes)
         elif isinstance(model, EEGEncoder):
             found["encode"] = model.encode(recordings(model.spec)[rows])
+        if isinstance(model, Classifier):
+            found["logits"] = model.logits(found["encode"])
         if isinstance(model, Reconstructor):
             noise = np.stack([model.draw_noise(np.random.default_rng(i)) for i in range(8)])
             assert noise.dtype == np.float32
