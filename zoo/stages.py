@@ -3,28 +3,37 @@
 A stage's folder is named by the hash of everything that decides its rows. Chunks have a fixed size and are computed in
 fixed micro-batches, so batch size, shards and interruptions change no value. What is on disk is read without asking how
 it was made, so an evaluation that computes nothing new loads no network.
+
+Processes that fill the same stages, under torchrun or by chance, share the chunks through the disk alone: each claims
+what it computes, a claim ends with its holder, and whoever has nothing left takes what is missing.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from zoo.crew import Crew, here
 from zoo.errors import IntegrityError
-from zoo.store import read_json, stage_dir, write_bytes, write_json
+from zoo.store import claim, read_json, stage_dir, write_bytes, write_json
 
 Progress = Callable[[int, int, str], None]
 CHUNK = 64
 """Images per committed file: the most that a kill can cost."""
 TRIALS = 1024
 """The same for trials, which are quicker."""
+POLL_SECONDS = 0.1
+PATIENCE_SECONDS = 120.0
+"""If others finish nothing for so long, their chunks are computed here too: a host may be gone and its claim not."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +45,60 @@ class Work:
     shard: tuple[int, int] | None = None
     """(k, n): compute only every n-th chunk, starting with the k-th."""
     progress: Progress = lambda done, total, what: None
+    crew: Crew = field(default_factory=here)
+    """Processes that do the same work; a shard is for those that do not know of one another."""
+
+    @property
+    def passes(self) -> tuple[Work, ...]:
+        """Fill all stages once for each of these, so that nobody waits while there is something to do.
+
+        In a crew these are one's own chunks, then whatever is missing.
+        """
+        if self.shard is not None or self.crew.size == 1:
+            return (self,)
+        return (replace(self, shard=(self.crew.rank, self.crew.size)), self)
 
 
 class ShardsMissingError(Exception):
-    """This shard is done, but chunks of other shards are not here yet."""
+    """This shard is done, but chunks of other shards are not here yet, or another process of the crew goes on."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A chunk as it lies on disk.
+
+    Attributes:
+        ids: Of the samples it was made for.
+        n_rows: How many it holds.
+    """
+
+    path: Path
+    ids: tuple[str, ...]
+    n_rows: int
+
+
+def reduce(parts: Iterable[Part], ids: Sequence[str]) -> tuple[Path, ...]:
+    """The parts of ``ids`` in their order, whoever made them and in whatever order they come.
+
+    Raises:
+        IntegrityError: A sample is in no part or in two, or a part does not hold a row for each of its samples.
+    """
+    parts = list(parts)
+    for part in parts:
+        if part.n_rows != len(part.ids):
+            raise IntegrityError(
+                f"{part.path} must have {len(part.ids)} rows, but has {part.n_rows}; delete it and run the same "
+                "command again."
+            )
+    place = {sample: index for index, sample in enumerate(ids)}
+    seen = Counter(sample for part in parts for sample in part.ids)
+    for sample in (*place, *seen):
+        if seen[sample] != 1 or sample not in place:
+            raise IntegrityError(
+                f"the parts must hold each of {len(place)} samples exactly once, but {sample!r} is in them "
+                f"{seen[sample]} times{'' if sample in place else ' and is none of these'}; sample ids must be unique."
+            )
+    return tuple(part.path for part in sorted(parts, key=lambda part: place[part.ids[0]]))
 
 
 @dataclass(frozen=True)
@@ -104,6 +163,8 @@ class Stage:
     compute: Callable[[slice], np.ndarray]
     what: str
     chunk: int = CHUNK
+    ids: Sequence[str] = ()
+    """Of the samples, one per row; their numbers if there are none."""
 
     @cached_property
     def _paths(self) -> tuple[Path, ...]:
@@ -111,25 +172,61 @@ class Stage:
         return tuple(folder / f"{index:05d}.npy" for index in range(-(-self.n // self.chunk)))
 
     def fill(self, work: Work) -> None:
-        """Compute this shard's chunks that are not on disk."""
-        first, step = work.shard or (0, 1)
-        for index in range(first, len(self._paths), step):
-            if not self._paths[index].exists():
-                part = slice(index * self.chunk, min((index + 1) * self.chunk, self.n))
-                work.progress(part.start, self.n, self.what)
-                _save(self._paths[index], self.compute(part))
+        """Compute this shard's chunks that are not on disk; without one all of them, with all who are at it too."""
+        first, step = work.shard or (work.crew.rank, work.crew.size)
+        own = range(first, len(self._paths), step)
+        for index in own:
+            self._make(index, work)
+        if work.shard is None:
+            others = sorted({*range(len(self._paths))} - {*own}, reverse=True)
+            self._finish([*own, *others], work)
         work.progress(self.n, self.n, self.what)
+
+    def _finish(self, order: list[int], work: Work) -> None:
+        """Take what is missing, and wait for what others are computing; not for ever."""
+        left, since = len(order) + 1, time.monotonic()
+        while missing := [index for index in order if not self._paths[index].exists()]:
+            if len(missing) < left:
+                left, since = len(missing), time.monotonic()
+            patient = time.monotonic() - since < PATIENCE_SECONDS
+            made = sum(self._make(index, work, anyway=not patient) for index in missing)
+            if not made:
+                time.sleep(POLL_SECONDS)
+
+    def _make(self, index: int, work: Work, *, anyway: bool = False) -> bool:
+        """Compute a chunk unless it is there or another process is at it; whether it was computed here."""
+        path = self._paths[index]
+        if path.exists():
+            return False
+        with claim(path, leave=False) as mine:
+            if path.exists() or not (mine or anyway):
+                return False
+            part = self._slice(index)
+            work.progress(part.start, self.n, self.what)
+            _save(path, self.compute(part))
+        return True
+
+    def _slice(self, index: int) -> slice:
+        return slice(index * self.chunk, min((index + 1) * self.chunk, self.n))
+
+    @cached_property
+    def _whole(self) -> tuple[Path, ...]:
+        """Files of all chunks, once they hold every sample exactly once."""
+        if not all(path.exists() for path in self._paths):
+            raise ShardsMissingError
+        ids = [str(sample) for sample in self.ids] or [str(row) for row in range(self.n)]
+        parts = [Part(path, tuple(ids[self._slice(k)]), _n_rows(path)) for k, path in enumerate(self._paths)]
+        return reduce(parts, ids)
 
     def rows(self, part: slice = slice(None), columns: slice = slice(None)) -> Rows:
         """Consecutive rows, read when needed.
 
         Raises:
             ShardsMissingError: Chunks of other shards are not here.
+            IntegrityError: A chunk does not have a row for each of its samples, or a sample is there twice.
         """
-        if not all(path.exists() for path in self._paths):
-            raise ShardsMissingError
         start, stop, _ = part.indices(self.n)
-        return Rows(self._paths, self.chunk, stop - start, start, columns)
+        return Rows(self._whole, self.chunk, stop - start, start, columns)
 
     def part(self, part: slice) -> np.ndarray:
         """Rows of one chunk that is on disk, whether or not the others are."""
@@ -176,6 +273,15 @@ def _load(path: Path) -> np.ndarray:
     with whole(path), path.open("rb") as file:
         found: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
     return found
+
+
+def _n_rows(path: Path) -> int:
+    """Length of the array in a file, by its header."""
+    with whole(path), path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, _ = read(file)
+    return int(shape[0]) if shape else 0
 
 
 def _save(path: Path, array: np.ndarray) -> None:

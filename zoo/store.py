@@ -145,10 +145,14 @@ def sweep(root: Path) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def claim(path: Path, *, wait_seconds: float = 0.0) -> Iterator[bool]:
+def claim(path: Path, *, wait_seconds: float = 0.0, leave: bool = True) -> Iterator[bool]:
     """Hold ``path`` as ``lock`` does, or yield False if another process keeps it for longer than that.
 
     Whoever dies gives it back at once. On a file system without locks everybody gets it; that may do work twice.
+
+    Args:
+        leave: Leave the file that is locked. Without it, look again whether there is work left once you hold ``path``:
+            somebody may have held, and finished, a file of that name before yours.
     """
     from filelock import FileLock, Timeout
 
@@ -163,6 +167,8 @@ def claim(path: Path, *, wait_seconds: float = 0.0) -> Iterator[bool]:
     try:
         yield True
     finally:
+        if not leave:
+            Path(f"{path}.lock").unlink(missing_ok=True)
         held.release()
 
 
