@@ -6,8 +6,9 @@ was seen before is read, not made.
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any, cast
@@ -24,7 +25,7 @@ from zoo.plots import Grid
 from zoo.provenance import code_sha256
 from zoo.scoring import ImageSide
 from zoo.specs import ExtractorCard
-from zoo.stages import Stage, Work, once
+from zoo.stages import CHUNK, Stage, Work, once
 from zoo.stats import keyed_rng
 from zoo.store import digest
 
@@ -324,14 +325,33 @@ def seen(data: EEGDataset, stimuli: np.ndarray, extractor: str, output: str, wor
     Raises:
         MissingError: Its weights are not here; the message names the command that brings them.
     """
-    card = extractor_card(extractor)
-    if output not in card.outputs:
-        raise UsageError(f"{card.id} has no output {output!r}; it has {', '.join(card.outputs)}.")
-    weights_path(card)
+    card = _able(extractor, output)
     shown = pictures(data, stimuli, card.size, "pictures")
     stage = extraction(shown.compute, shown.identity, shown.n, card, work.device)
     stage.fill(replace(work, shard=None))
     return stage.rows(columns=columns_of(card, output))[:]
+
+
+def seen_anew(changed: Sequence[np.ndarray], extractor: str, output: str, work: Work) -> np.ndarray:
+    """The same of pictures, (height, width, 3) uint8, that a model has changed: known again by their pixels."""
+    card, parts = _able(extractor, output), []
+    for start in range(0, len(changed), CHUNK):
+        work.progress(start, len(changed), f"seeing ({card.id})")
+        shown = resize_pictures(list(changed[start : start + CHUNK]), card.size)
+        identity = {"pixels": hashlib.sha256(shown.tobytes()).hexdigest()}
+        stage = extraction(shown.__getitem__, identity, len(shown), card, work.device)
+        stage.fill(Work(device=work.device))
+        parts.append(stage.rows(columns=columns_of(card, output))[:])
+    return np.concatenate(parts)
+
+
+def _able(extractor: str, output: str) -> ExtractorCard:
+    """The card of an extractor that has this output and whose weights are here."""
+    card = extractor_card(extractor)
+    if output not in card.outputs:
+        raise UsageError(f"{card.id} has no output {output!r}; it has {', '.join(card.outputs)}.")
+    weights_path(card)
+    return card
 
 
 def _mark(card: ExtractorCard, device: str) -> dict[str, str]:

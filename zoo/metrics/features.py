@@ -301,9 +301,13 @@ class EfficientNetLite0(Network):
         return renamed
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Features (n, 1280), pooled; logits (n, 1000)."""
-        features = self.net.forward_head(self.net.forward_features((pixels - 127) / 128), pre_logits=True)
-        return {"features": features, "logits": self.net.classifier(features)}
+        """Early (n, 256), means of 4 × 4 cells behind the first block; features (n, 1280), pooled; logits (n, 1000)."""
+        net = self.net
+        first = net.blocks[0](net.bn1(net.conv_stem((pixels - 127) / 128)))
+        maps = net.bn2(net.conv_head(net.blocks[1:](first)))
+        features = net.forward_head(maps, pre_logits=True)
+        early = F.adaptive_avg_pool2d(first, 4).flatten(1)
+        return {"early": early, "features": features, "logits": net.classifier(features)}
 
 
 @final
@@ -469,6 +473,10 @@ NETWORKS: dict[str, Callable[[], Network]] = {
         Pooled, "inception_v3", "fc", ("AuxLogits",), aux_logits=False, transform_input=True, init_weights=False
     ),
     "efficientnet-b1": partial(Pooled, "efficientnet_b1", "classifier"),
+    "resnet50-imagenet": partial(Pooled, "resnet50", "fc"),
+    "googlenet-imagenet": partial(
+        Pooled, "googlenet", "fc", ("aux1", "aux2"), aux_logits=False, transform_input=True, init_weights=False
+    ),
     "swav-resnet50": partial(Pooled, "resnet50", "fc", ("projection_head", "prototypes")),
     "clip-vit-l14": CLIP,
     "dinov2-vitl14": DINOv2,
