@@ -28,7 +28,7 @@ from zoo.datasets import base as data_room
 from zoo.datasets.base import EEGDataset
 from zoo.errors import IntegrityError, UsageError, ZooError
 from zoo.gallery import write_gallery
-from zoo.images import Features, Images, seen
+from zoo.images import Features, Images, seen, seen_anew
 from zoo.plan import (
     Plan,
     Progress,
@@ -156,8 +156,10 @@ def _looking(
     """What frozen networks see in pictures of ``data``; kept, so that the next training only reads it."""
 
     def look(extractor: str, output: str, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        rows = cast("data_room.Pictures", pictures).rows
-        return seen(data, rows, extractor, output, Work(device=device, progress=progress))
+        work = Work(device=device, progress=progress)
+        if isinstance(pictures, data_room.Pictures):
+            return seen(data, pictures.rows, extractor, output, work)
+        return seen_anew(pictures, extractor, output, work)
 
     return look
 
