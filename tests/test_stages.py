@@ -93,7 +93,7 @@ def test_once_does_not_compute_twice() -> None:
     [
         (b"", r"EOF: reading magic string, .*"),
         (b"PK\x03\x04 is no array", r"the magic string is not correct; .*"),
-        (WHOLE[:-8], r"(Failed to read all data for array|cannot reshape array of size 9).*"),
+        (WHOLE[:-8], r"(EOF: reading array data|Failed to read all data for array|cannot reshape array of size 9).*"),
         (WHOLE[:60], r"EOF: reading array header, .*"),
     ],
     ids=["empty", "another format", "cut short", "cut in its header"],
@@ -116,6 +116,24 @@ def test_a_file_that_is_not_what_was_written_is_named(cache: Path, content: byte
                 read()
         path.unlink()
     made.fill(Work())
+    np.testing.assert_array_equal(made.rows()[:], np.arange(10) ** 2)
+
+
+def test_a_single_wrong_bit_is_named_and_files_without_a_checksum_are_read(cache: Path) -> None:
+    made = stage([], chunk=10)
+    made.fill(Work())
+    (path,) = cache.glob("squares/*/*.npy")
+    written = path.read_bytes()
+    np.testing.assert_array_equal(np.load(path), np.arange(10) ** 2)  # any reader of .npy can read it
+    for place in (len(written) - 20, len(written) - 1):
+        spoilt = bytearray(written)
+        spoilt[place] ^= 1
+        path.write_bytes(spoilt)
+        with pytest.raises(IntegrityError) as caught:
+            made.rows()[:]
+        why = "its checksum does not fit"
+        assert str(caught.value) == f"{path} is damaged ({why}); delete it and run the same command again."
+    np.save(path, np.arange(10) ** 2)
     np.testing.assert_array_equal(made.rows()[:], np.arange(10) ** 2)
 
 

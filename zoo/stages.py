@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -31,6 +32,9 @@ CHUNK = 64
 """Images per committed file: the most that a kill can cost."""
 TRIALS = 1024
 """The same for trials, which are quicker."""
+SUM = b" crc32: "
+"""Behind an array stands this and its checksum, which a reader of ``.npy`` does not look at."""
+SUM_BYTES = len(SUM) + 4
 POLL_SECONDS = 0.1
 PATIENCE_SECONDS = 120.0
 """If others finish nothing for so long, their chunks are computed here too: a host may be gone and its claim not."""
@@ -270,8 +274,12 @@ def whole(path: Path) -> Iterator[None]:
 
 
 def _load(path: Path) -> np.ndarray:
-    with whole(path), path.open("rb") as file:
-        found: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+    """An array as it was written; files of versions before checksums are taken as they are."""
+    with whole(path):
+        data = path.read_bytes()
+        if data[-SUM_BYTES:-4] == SUM and crc32(data[:-SUM_BYTES]) != int.from_bytes(data[-4:], "little"):
+            raise ValueError("its checksum does not fit")
+        found: np.ndarray = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     return found
 
 
@@ -287,4 +295,5 @@ def _n_rows(path: Path) -> int:
 def _save(path: Path, array: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    write_bytes(path, buffer.getvalue())
+    data = buffer.getvalue()
+    write_bytes(path, data + SUM + crc32(data).to_bytes(4, "little"))
