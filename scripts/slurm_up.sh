@@ -28,7 +28,6 @@ cpus=${2:-2}
 host=$(hostname -s)
 port() { python3 -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])'; }
 mkdir -p "$folder"/{state,spool}
-chmod 755 "$folder"  # munged wants its socket to be reachable
 ( umask 077; head -c 1024 /dev/urandom > "$folder/munge.key" )
 
 cat > "$folder/slurm.conf" <<CONF
@@ -64,8 +63,8 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefMemPerCPU=1000 Stat
 CONF
 export SLURM_CONF=$folder/slurm.conf
 
-munged --key-file="$folder/munge.key" --socket="$folder/munge.socket" --pid-file="$folder/munged.pid" \
-  --log-file="$folder/munged.log" --seed-file="$folder/munge.seed" --num-threads=2
+munged --force --key-file="$folder/munge.key" --socket="$folder/munge.socket" --pid-file="$folder/munged.pid" \
+  --log-file="$folder/munged.log" --seed-file="$folder/munge.seed" --num-threads=2 2>"$folder/munged.err"  # --force: the folder may be ours alone
 slurmctld -c -f "$SLURM_CONF"
 slurmd -c -f "$SLURM_CONF"
 for _ in $(seq 100); do

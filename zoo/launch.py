@@ -44,7 +44,7 @@ TIMES = 1000
 INTERRUPTED = 130
 WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 SLURM_SAYS = {
-    "OUT_OF_MEMORY": "it needed more memory than it was given, so SLURM killed it",
+    "OUT_OF_MEMORY": "it needed more memory than it was given, and SLURM killed it",
     "TIMEOUT": "its time ran out",
     "NODE_FAIL": "its node failed",
     "CANCELLED": "it was cancelled",
@@ -271,16 +271,12 @@ class Slurm(Executor):
         with contextlib.suppress(OSError, ValueError):
             said: str | None = read_json(self._end(name))["why"]
             return said
-        asked = (
-            ("scontrol", "show", "job", "--oneliner", job),
-            ("sacct", "--noheader", "--parsable2", "--allocations", "--format=State", "--jobs", job),
-        )
-        for words in asked:
-            answer = _output(words) or ""
-            found = re.search(r"JobState=(\w+)", answer) or re.match(r"([A-Z_]+)", answer)
-            if found:
-                return f"{SLURM_SAYS.get(found[1], f'SLURM says {found[1]}')} (job {job})"
-        return f"SLURM job {job} left the queue without a result, and SLURM does not remember why"
+        log = self._folder / "submitit" / f"{job}_0_log.err"
+        told = re.findall(r"slurmstepd\S*: error: (.+)", log.read_text("utf-8", "replace") if log.exists() else "")
+        state = "OUT_OF_MEMORY" if any(re.search("memory|oom", line, re.I) for line in told) else _state(job)
+        if state is None:
+            return f"SLURM job {job} left the queue without a result, and SLURM does not remember why"
+        return f"{SLURM_SAYS.get(state, f'SLURM says {state}')} ({'; '.join((f'job {job}', *told[:1]))})"
 
     def _ask(self, *, fresh: bool = False) -> None:
         """Read SLURM's queue, now and then; while it does not answer, what it said last counts."""
@@ -333,8 +329,20 @@ class _Sent:
         import submitit
 
         self.process.terminate()
-        self.process.wait()
+        with contextlib.suppress(ChildProcessError):  # __call__, which this interrupts, holds the lock of Popen.wait
+            os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
         return submitit.helpers.DelayedSubmission(_Sent(self.command, self.task, self.end))
+
+
+def _state(job: str) -> str | None:
+    """What SLURM remembers of a job that has left the queue: minutes by itself, longer with accounting."""
+    for words in (
+        ("scontrol", "show", "job", "--oneliner", job),
+        ("sacct", "--noheader", "--parsable2", "--allocations", "--format=State", "--jobs", job),
+    ):
+        if found := re.search(r"^(?:.*JobState=)?([A-Z_]+)", _output(words) or ""):
+            return found[1]
+    return None
 
 
 def _output(words: Sequence[str]) -> str | None:

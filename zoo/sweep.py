@@ -449,7 +449,7 @@ def run(sweep: Sweep, executor: Executor, *, parallel: int | None = None) -> Gen
         watch.forget(cell.id)
     for cell, reason in ((open_[name], reason) for name, reason in sweep.refused.items() if name in open_):
         cells.fail(cell, reason)
-    executor.start([_task(sweep, cell) for cell in open_.values() if cell.id not in sweep.refused])
+    executor.start([task_of(sweep, cell) for cell in open_.values() if cell.id not in sweep.refused])
     begun: set[str] = set()
     looked = float("-inf")
     try:
@@ -465,7 +465,7 @@ def run(sweep: Sweep, executor: Executor, *, parallel: int | None = None) -> Gen
                     line = last_words(cells.log(cell.id))
                     cells.fail(cell, f"{why}{f', and wrote last: {line}' if line else ', without a word'}")
                 elif cells.ended(cell.id) is None:  # whoever else had it is gone
-                    executor.start([_task(sweep, cell)])
+                    executor.start([task_of(sweep, cell)])
             status, looked = watch.look(), time.monotonic()
             for cell in (cell for cell, _ in status.running if cell.id not in begun):
                 begun.add(cell.id)
@@ -517,6 +517,6 @@ def parallel_of(engine: Engine) -> int:
     return max(1, len(visible_gpus()) // max(1, engine.gpus_per_task))
 
 
-def _task(sweep: Sweep, cell: Cell) -> Task:
+def task_of(sweep: Sweep, cell: Cell) -> Task:
     words = ("sweep", "cell", store.canonical_json(cell.model_dump(mode="json")), "--output-dir", str(sweep.board))
     return Task(cell.id, words, Cells(sweep.board).log(cell.id))
