@@ -10,9 +10,10 @@ a specification and checked against arrays computed with the authors' modules; n
 =====  =====================================================  ==================================================
        as run                                                 corrected
 =====  =====================================================  ==================================================
-nice   the scale of the loss is never trained; the best       the scale is trained; the best validated epoch is
-       epoch is saved so that loading it changes nothing, so  the result
-       the last one is the result
+nice   the scale of the loss is never trained; image          the scale is trained; image features pass a
+       features pass a projection that returns its input;     projection like that of EEG; the best validated
+       the best epoch is saved so that loading it changes     epoch is the result
+       nothing, so the last one is the result
 atm-s  of 64 tokens, the subject's and 63 channels', the      the channels are kept; an unknown subject switches
        first 63 are kept: the last channel is lost; one       its own trial alone; the exponential of the log
        unknown subject switches the whole batch to the        scale multiplies cosines
@@ -41,9 +42,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import UsageError
-from zoo.models.contrastive import ContrastiveConfig, ContrastiveRecipe, ContrastiveRetriever
+from zoo.models.contrastive import ContrastiveConfig, ContrastiveRecipe, ContrastiveRetriever, fitted, looked_up
 from zoo.models.layers import check_least, check_shares, configure
-from zoo.models.recipes import scale_image
 from zoo.specs import EEGSpec
 from zoo.training import Recipe, TrainingData
 
@@ -63,6 +63,10 @@ class RetrievalEncoderConfig(ContrastiveConfig):
     """Size of a feature: that of the image features it is compared with (768 with NICE, 1024 with the others)."""
     extractor: str = "clip-vit-l14"
     """What looks at pictures, in training and in the gallery."""
+    output: str = "features"
+    """Which of its outputs; of EfficientNet-Lite0, ``early`` sees colours and edges in places."""
+    project_images: bool = False
+    """Whether image features pass a trained projection, as NICE's paper has it; its code returns them as they are."""
     centred: bool = False
     """Take the mean over training pictures off image features (ours)."""
     subject: int | None = None
@@ -300,8 +304,10 @@ class Comparison(nn.Module):
         if config.network != "ubp":
             trained = config.network != "nice" or config.semantics == "corrected"
             self.logit_scale = nn.Parameter(torch.tensor(FIRST_SCALE), requires_grad=trained)
+        n = config.n_features
+        self.projection: nn.Module = projection(n, n) if config.project_images else nn.Identity()
         self.centre: Tensor
-        self.register_buffer("centre", torch.zeros(config.n_features))
+        self.register_buffer("centre", torch.zeros(n))
 
 
 class RetrievalEncoder(ContrastiveRetriever):
@@ -310,7 +316,7 @@ class RetrievalEncoder(ContrastiveRetriever):
     def __init__(self, spec: EEGSpec, config: RetrievalEncoderConfig) -> None:
         super().__init__(spec, config)
         self.config: RetrievalEncoderConfig = config
-        self.extractor, self.n_image_features = config.extractor, config.n_features
+        self.extractor, self.output, self.n_image_features = config.extractor, config.output, config.n_features
         self.encoder = NETWORKS[config.network](spec, config)
         self.as_run = config.semantics == "as_run"
         self.comparison = Comparison(config)
@@ -333,8 +339,13 @@ class RetrievalEncoder(ContrastiveRetriever):
         return features
 
     def embed_images(self, features: Tensor) -> Tensor:
-        """Image features as they are, or less the mean over training pictures: (n, n_features) both."""
-        return features - self.comparison.centre
+        """Image features, less their mean over training pictures or as they are, projected or not.
+
+        Shape:
+            features: (n, n_features); returns: the same.
+        """
+        made: Tensor = self.comparison.projection(features - self.comparison.centre)
+        return made
 
     def similarities(self, eeg: Tensor, images: Tensor) -> Tensor:
         """Scaled cosines; as run, of atm-s and ubp the length of EEG features counts."""
@@ -359,23 +370,23 @@ def build(spec: EEGSpec, **overrides: Any) -> RetrievalEncoder:
     return RetrievalEncoder(spec, configure(RetrievalEncoderConfig, overrides))
 
 
-def fovea_blur(image: np.ndarray, kernel: int, *, decay: float = 1.0, size: int = 224) -> np.ndarray:
+def fovea_blur(image: np.ndarray, kernel: int, *, decay: float = 1.0) -> np.ndarray:
     """A picture that is sharp where people look, in the centre, and blurred around it (UBP, equations 2 to 5).
 
     α x + (1 - α) G∗x with α = exp(-decay · d / L), d the distance from the centre and L its largest value. The Gaussian
     is ``kernel`` pixels wide, with torchvision's standard deviation for that, 0.15 · kernel + 0.35.
 
     Shape:
-        image: (height, width, 3) uint8; returns: (size, size, 3) uint8.
+        image: (height, width, 3) uint8; returns: (224, 224, 3) uint8.
     """
     from torchvision.transforms.functional import gaussian_blur
 
-    sharp = scale_image(image, size, antialias=True)
-    place = torch.arange(size) - (size - 1) / 2
+    sharp = torch.from_numpy(fitted(image)).permute(2, 0, 1).float()
+    place = torch.arange(224) - 111.5
     distance = torch.hypot(place[:, None], place)
     weight = torch.exp(-decay * distance / distance.max())
     mixed = weight * sharp + (1 - weight) * gaussian_blur(sharp, [kernel, kernel])
-    pixels: np.ndarray = (mixed * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+    pixels: np.ndarray = mixed.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
     return pixels
 
 
@@ -440,7 +451,7 @@ class BlurRecipe(ContrastiveRecipe):
         super().__init__(model, data, family=config.network, seed=seed, select=select)
         pictures = (Blurred(data.images, kernel, config.blur_decay) for kernel in config.blur_kernels)
         everything = np.arange(len(data.images))
-        self.blurred = torch.stack([self.seen(blurred)(everything) for blurred in pictures])
+        self.blurred = torch.stack([looked_up(model, data, blurred)(everything) for blurred in pictures])
         self.uncertainty = Uncertainty(len(self.pairs), config).to(self.blurred.device)
 
     def modules(self) -> dict[str, nn.Module]:
