@@ -44,6 +44,13 @@ const zoo = (() => {
     return node;
   }
 
+  /** Do something with a node once it stands in the page and has a width. */
+  function once(node, work) {
+    const watch = new ResizeObserver(() => { if (node.clientWidth) { watch.disconnect(); work(); } });
+    watch.observe(node);
+    return node;
+  }
+
   /** A link that a stranger may have written: only the web, and nothing of ours goes along. */
   function outside(address, words) {
     if (!/^https?:\/\//i.test(String(address))) return String(words ?? address ?? "");
@@ -96,7 +103,7 @@ const zoo = (() => {
   const say = (words) => { document.getElementById("said").textContent = words; };
 
   return {
-    put, load, h, outside, path, g, signed, number, count, span, arrow, verdict, VERDICTS, broken, short, say,
+    put, load, h, once, outside, path, g, signed, number, count, span, arrow, verdict, VERDICTS, broken, short, say,
     get data() { return data; },
     metric: (id) => data.metrics.find((card) => card.id === id),
     of: (kind, id) => data[kind].find((card) => card.id === id),

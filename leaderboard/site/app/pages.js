@@ -227,7 +227,7 @@ const pages = (() => {
       grid.rows = made.rows;
     };
     const later = window.requestIdleCallback ?? ((work) => setTimeout(work, 30));
-    requestAnimationFrame(() => { build(); later(draw); });
+    zoo.once(grid, () => { build(); later(draw); });
     const refine = (more) => { remember(more); filter(); draw(); };
     const visible = () => made.grid.getRows("active").map((row) => row.getData());
     const shownIds = () => state.shown.filter((name) => names.includes(name));

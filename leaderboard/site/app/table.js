@@ -20,10 +20,10 @@ row.twin ? h("small", row.rec.slice(0, 7)) : null, row.seed ? h("small", `seed $
   }
 
   /** A value with its interval drawn below, on a scale that all rows share. */
-  function measured(scale) {
+  function measured(field, scale) {
     return (cell) => {
       const row = cell.getData();
-      const v = row[`${cell.getField()}_v`];
+      const v = row[`${field}_v`];
       if (!v) return h("span.none", { title: row.reason ?? "not measured" }, "–");
       const bar = v.length === 3 ? h("span.bar", h("i", { style: { left: `${scale(v[1])}%`, width: `${Math.max(scale(v[2]) - scale(v[1]), 1)}%` } }), h("b", { style: { left: `${scale(v[0])}%` } })) : null;
       return h("span.value", { title: zoo.span(v) || "no interval" }, h("span.n", number(v[0])), bar);
@@ -53,7 +53,12 @@ row.twin ? h("small", row.rec.slice(0, 7)) : null, row.seed ? h("small", `seed $
     place.setAttribute("aria-label", label);
     place.setAttribute("role", "grid");
     const holder = place.querySelector(".tabulator-tableholder");
-    if (holder) { holder.setAttribute("tabindex", "0"); holder.setAttribute("aria-label", `${label}, rows`); }
+    const filled = Boolean(holder?.querySelector(".tabulator-row"));
+    for (const [name, value] of [["role", "rowgroup"], ["tabindex", "0"]]) { // what scrolls must be reached by key, and a grid may hold groups of rows only
+      if (filled) holder.setAttribute(name, value);
+      else holder?.removeAttribute(name);
+    }
+    holder?.querySelector(".tabulator-table")?.setAttribute("role", "presentation");
     for (const header of place.querySelectorAll(".tabulator-col.tabulator-sortable")) {
       header.setAttribute("tabindex", "0");
       if (header.dataset.keys) continue;
@@ -77,9 +82,10 @@ row.twin ? h("small", row.rec.slice(0, 7)) : null, row.seed ? h("small", `seed $
     const twins = new Map();
     for (const row of table.rows) if (row.kind === "entry") twins.set(row.name, (twins.get(row.name) ?? 0) + 1);
     const ids = metrics.map((id) => table.metrics.findIndex((metric) => metric.id === id)).filter((k) => k >= 0);
+    const field = (k) => `m.${table.metrics[k].id}`;
     const rows = table.rows.map((row, i) => {
       const made = { ...row, i, twin: twins.get(row.name) > 1 && row.kind === "entry", place: row.rank === undefined ? null : row.rank };
-      for (const k of ids) { const v = table.values[k][i]; made[`m${k}`] = v ? v[0] : null; made[`m${k}_v`] = v; }
+      for (const k of ids) { const v = table.values[k][i]; made[field(k)] = v ? v[0] : null; made[`${field(k)}_v`] = v; }
       return made;
     });
     const has = (field) => rows.some((row) => row[field] !== undefined && row[field] !== null && row[field] !== false);
@@ -90,7 +96,7 @@ row.twin ? h("small", row.rec.slice(0, 7)) : null, row.seed ? h("small", `seed $
         const { id, up } = table.metrics[k];
         const card = zoo.metric(id);
         const scale = scaleOf(table.values[k]);
-        return column(`${id} ${arrow(up)}`, `m${k}`, { ...numeric, headerSortStartingDir: up === false ? "asc" : "desc", minWidth: 142, widthGrow: 2, responsive: order, formatter: measured(scale), about: card ? `${card.title}: ${card.definition}` : id });
+        return column(`${id} ${arrow(up)}`, field(k), { ...numeric, headerSortStartingDir: up === false ? "asc" : "desc", minWidth: 142, widthGrow: 2, responsive: order, formatter: measured(field(k), scale), about: card ? `${card.title}: ${card.definition}` : id });
       }),
       has("margin") && column("over shuffled", "margin", { ...numeric, minWidth: 112, responsive: 2, about: "How much better the headline is than the same model's on shuffled EEG", formatter: (cell) => (cell.getValue() === undefined ? "" : h(cell.getValue() <= 0 ? "span.bad" : "span", zoo.signed(cell.getValue()))) }),
       column("audit", "verdict", { minWidth: 112, responsive: 3, sorter: "string", formatter: (cell) => (cell.getData().kind === "control" ? "" : verdict(cell.getValue())) }),
@@ -113,8 +119,9 @@ row.twin ? h("small", row.rec.slice(0, 7)) : null, row.seed ? h("small", `seed $
 
   /** A table of anything: columns are {title, field, cell?, numeric?, grow?}. */
   function plain(label, rows, columns, options = {}) {
+    if (!rows.length) return h("p.muted", "Nothing here yet.");
     const place = h("div.grid");
-    requestAnimationFrame(() => make(place, label, {
+    return zoo.once(place, () => make(place, label, {
       data: rows,
       columns: folding(columns.map((c, order) => column(c.title, c.field, {
           ...(c.numeric ? numeric : { sorter: "string" }), minWidth: Math.min(c.min ?? 96, window.innerWidth < 640 ? (c.numeric ? 104 : 140) : 999), widthGrow: c.grow ?? 1, responsive: c.keep ? 0 : order,
@@ -123,7 +130,6 @@ row.twin ? h("small", row.rec.slice(0, 7)) : null, row.seed ? h("small", `seed $
         }))),
       ...(rows.length > 60 ? { height: "70vh" } : {}), ...options,
     }));
-    return place;
   }
 
   return { ranked, plain };

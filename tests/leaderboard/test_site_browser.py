@@ -1,0 +1,233 @@
+"""The static site in a browser: headless Chromium, from disk, without a network.
+
+Needs Debian's ``chromium`` and ``pip install playwright``; elsewhere these tests skip.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from leaderboard.board import FsBoard
+from leaderboard.site import Cards, build_site, stem
+from tests.conftest import build_record
+from tests.leaderboard.test_site import BOARD, EVIL, OBJECTS, lay_samples
+from zoo.cli import app
+from zoo.record import Value
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs 'pip install playwright', too large for an extra")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt install chromium)")
+AXE = Path(__file__).parent / "axe" / "axe.min.js.gz"
+TRACK = "reconstruction/phantom.subject-out@1"
+Open = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight small records with samples, one of them a stranger's, and three published ones."""
+    folder = tmp_path_factory.mktemp("browser")
+    board = FsBoard(folder / "board")
+    shutil.copytree(BOARD / "records" / OBJECTS, folder / "board" / "records" / OBJECTS)
+    for i in range(7):
+        fid = Value(value=100.0 - 10 * i, higher_is_better=False, signature="fid|v1", interval=(90.0 - 10 * i, 130.0))
+        record = build_record(
+            f"model-{i}", 0.3 + 0.1 * i, interval=(0.25 + 0.1 * i, 0.35 + 0.1 * i), values={"fid": fid}
+        )
+        board.push(record)
+        lay_samples(folder / "board", record)
+    hostile = build_record("stranger", 0.2, values={EVIL: Value(value=0.5, signature=EVIL, higher_is_better=True)})
+    made = hostile.provenance.model_copy(update={"command": EVIL, "hardware": EVIL, "weights_source": EVIL})
+    board.push(hostile.model_copy(update={"provenance": made}))
+    cards = Cards(
+        datasets=[{"id": "phantom", "title": "Generated EEG", "hosts": "everything", "citation": "C & D (2020)"}]
+    )
+    build_site(board, str(folder / "board"), folder / "site", cards)
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as running:
+        started = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def visit(browser: Any, site: Path) -> Open:
+    """Open an address of the site; an error, a warning or a request that leaves the folder fails the test."""
+
+    @contextmanager
+    def visited(address: str, *, width: int = 1280, scheme: str = "light") -> Iterator[Any]:
+        wrong: list[str] = []
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page = context.new_page()
+        page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("dialog", lambda dialog: wrong.append(f"dialog {dialog.message}"))
+        here = (site.as_uri(), "blob:", "data:")
+        page.on("request", lambda asked: None if asked.url.startswith(here) else wrong.append(asked.url))
+        page.set_default_timeout(10_000)
+        page.goto(f"{site.as_uri()}/index.html{address}")
+        page.wait_for_selector("main[data-ready]")
+        yield page
+        assert wrong == []
+        context.close()
+
+    return visited
+
+
+def names(page: Any) -> list[str]:
+    """Models of the ranked table, from top to bottom."""
+    return page.locator(".ranked .tabulator-row.is-entry .who a").all_text_contents()  # type: ignore[no-any-return]
+
+
+def test_the_start_page_leads_to_a_track(visit: Open) -> None:
+    with visit("") as page:
+        assert page.locator("h1").text_content() == "Can a picture be read out of EEG?"
+        assert page.locator(".show .cell").count() == 6  # shown, made, made of shuffled EEG; two trials
+        page.locator(".card", has_text="phantom").first.click()
+        page.wait_for_selector(".ranked .tabulator-row")
+        assert page.evaluate("location.hash") == f"#/track/{TRACK}"
+        assert names(page)[:2] == ["model-6", "model-5"]
+
+
+def test_a_column_sorts_by_mouse_and_by_key(visit: Open) -> None:
+    with visit(f"#/track/{TRACK}") as page:
+        header = page.locator(".ranked .tabulator-col", has_text="fid ↓")
+        header.click()
+        assert names(page)[0] == "model-6"  # the smallest distance first
+        header.focus()
+        page.keyboard.press("Enter")
+        assert names(page)[0] == "model-0"
+        assert header.get_attribute("aria-sort") == "descending"
+        assert page.evaluate("location.hash").endswith("?sort=m.fid&dir=desc")
+
+
+def test_a_filter_shows_what_fits_in_table_and_plot(visit: Open) -> None:
+    with visit(f"#/track/{TRACK}") as page:
+        page.wait_for_selector("#intervals svg")
+        page.get_by_label("filter").fill("model-3")
+        page.get_by_label("controls", exact=True).uncheck()
+        page.wait_for_function("document.querySelectorAll('.ranked .tabulator-row').length === 1")
+        assert names(page) == ["model-3"]
+        assert page.locator("#intervals .plot").get_attribute("aria-label") == "accuracy: model-3 0.600 [0.550, 0.650]"
+        assert page.get_by_text("1 results, 0 controls").count() == 1
+
+
+def test_an_address_holds_sort_filter_and_columns(visit: Open) -> None:
+    with visit(f"#/track/{TRACK}?q=model&sort=m.fid&dir=asc&controls=0&show=fid&metric=fid") as page:
+        page.wait_for_selector("#intervals svg")
+        assert names(page)[0] == "model-6"
+        assert len(names(page)) == 7
+        assert page.locator(".ranked .is-control").count() == 0
+        assert "fid ↓" in page.locator(".ranked .tabulator-header").text_content()
+        assert "accuracy ↑" not in page.locator(".ranked .tabulator-header").text_content()
+        assert page.locator("#intervals .plot").get_attribute("aria-label").startswith("fid: model-6 40.000")
+
+
+def test_samples_are_the_same_trials_for_every_model(visit: Open, site: Path) -> None:
+    records = [r for r in FsBoard(site.parent / "board").records() if r.identity.model in ("model-1", "model-2")]
+    seen = []
+    for record in records:
+        with visit(f"#/record/{stem(record)}") as page:
+            rows = page.locator("#samples tbody th").all_text_contents()
+            assert rows == ["shown", "made from EEG", "from shuffled EEG"]
+            cells = page.locator("#samples .cell")
+            seen.append([cells.nth(i).get_attribute("aria-label") for i in range(cells.count())])
+            assert (
+                cells.nth(2).evaluate("cell => getComputedStyle(cell).backgroundImage").endswith('picked-made.webp")')
+            )
+            loaded = "() => new Promise(done => { const i = new Image(); i.onload = () => done(i.width); i.src = %r; })"
+            assert page.evaluate(loaded % f"samples/{stem(record)}/picked-made.webp") == 16
+    assert seen[0] == seen[1]
+    assert seen[0][0] == "shown: circle, trial t1"
+
+
+def test_tables_can_be_taken_away(visit: Open) -> None:
+    with visit(f"#/track/{TRACK}") as page:
+        page.wait_for_selector(".ranked .tabulator-row")
+        taken = {}
+        for button in ("CSV", "LaTeX", "BibTeX"):
+            with page.expect_download() as found:
+                page.get_by_role("button", name=button, exact=True).click()
+            taken[button] = (found.value.suggested_filename, Path(found.value.path()).read_text("utf-8"))
+        name, text = taken["CSV"]
+        assert name == "phantom.subject-out@1.csv"
+        first = next(csv.DictReader(io.StringIO(text, newline="")))
+        assert (first["model"], float(first["accuracy"]), float(first["fid"])) == ("model-6", 0.3 + 0.1 * 6, 40.0)
+        assert "model-6 & \\textbf{0.900} {\\scriptsize [0.850, 0.950]}" in taken["LaTeX"][1]
+        assert taken["LaTeX"][1].count("\n\\") >= 5
+        assert "@misc{phantom," in taken["BibTeX"][1]
+        assert "note = {C \\& D (2020)}" in taken["BibTeX"][1]
+
+
+def test_the_page_prints_the_numbers_of_zoo_compare(visit: Open, site: Path) -> None:
+    with visit(f"#/track/{OBJECTS}") as page:
+        page.get_by_label("pair").select_option(index=2)
+        a = page.locator(".comparison").get_attribute("data-a")
+        b = page.locator(".comparison").get_attribute("data-b")
+        named = [a[:12]] if b == "shuffled-eeg" else [a[:12], b[:12]]
+        called = CliRunner().invoke(app, ["compare", *named, "--board", str(site.parent / "board")])
+        assert called.exit_code == 0
+        rows = page.locator(".comparison tbody tr")
+        assert rows.count() == 5
+        for i in range(rows.count()):
+            metric, *cells = (text.strip() for text in rows.nth(i).locator("th, td").all_text_contents())
+            line = next(line for line in called.stdout.splitlines() if line.startswith(metric))
+            for number in (*cells[:3], cells[3].strip("[]").split(",")[0], cells[4]):  # A, B, A - B, from, p
+                assert number in line, (metric, number, line)
+
+
+def test_strangers_stay_text(visit: Open, site: Path) -> None:
+    (record,) = (r for r in FsBoard(site.parent / "board").records() if r.identity.model == "stranger")
+    with visit(f"#/record/{stem(record)}") as page:
+        page.wait_for_selector("#values .tabulator-row")
+        assert page.locator("main img, main script").count() == 0
+        assert EVIL in page.locator("#provenance").text_content()
+        assert page.get_by_text("onerror=alert(1)").count() >= 3
+
+
+def test_an_address_that_leads_nowhere_says_so(visit: Open) -> None:
+    with visit("#/track/none") as page:
+        for address in ("#/record/..%2f..%2fdata", "#/nothing", "#/model/__proto__"):
+            assert page.locator("h1").text_content() == "Not here"
+            page.evaluate("to => { location.hash = to; }", address)
+            page.wait_for_function("to => document.querySelector('main').dataset.ready === to", arg=address)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(400, "dark"), (1600, "light")])
+def test_every_page_fits_and_is_accessible(visit: Open, site: Path, width: int, scheme: str) -> None:
+    record = next(r for r in FsBoard(site.parent / "board").records() if r.identity.model == "model-5")
+    axe = gzip.decompress(AXE.read_bytes()).decode()
+    pages = ["", "#/tracks", "#/models", "#/datasets", "#/metrics", "#/claims", "#/about", f"#/track/{TRACK}",
+             "#/model/model-1", "#/dataset/phantom", f"#/record/{stem(record)}"]  # fmt: skip
+    with visit(pages[0], width=width, scheme=scheme) as page:
+        page.evaluate(axe)
+        for address in pages:
+            page.evaluate("to => { location.hash = to || '#/'; }", address)
+            page.wait_for_function("to => document.querySelector('main').dataset.ready === (to || '#/')", arg=address)
+            page.wait_for_timeout(120)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, address
+            found = page.evaluate(
+                "axe.run(document, {resultTypes: ['violations'], preload: false}).then(found => found.violations)"
+            )
+            serious = [
+                (rule["id"], rule["nodes"][0]["html"][:160])
+                for rule in found
+                if rule["impact"] in ("serious", "critical")
+            ]
+            assert serious == [], address
+        assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == scheme
+        page.get_by_role("button", name="Switch between light and dark").click()
+        assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") != scheme
