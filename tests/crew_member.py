@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +53,19 @@ def phases(model: str, overrides: dict[str, Any], select: str = "last") -> list[
     return found
 
 
+def traced(recipe: Recipe) -> list[list[float]]:
+    """A list that will hold the losses of every step."""
+    step, found = recipe.step, list[list[float]]()
+
+    def recorded(number: int, rng: np.random.Generator) -> dict[str, float]:
+        losses = step(number, rng)
+        found.append(list(losses.values()))
+        return losses
+
+    recipe.step = recorded  # type: ignore[assignment, method-assign]
+    return found
+
+
 def train(case: dict[str, Any], folder: Path) -> None:
     """Every phase of a model for ``steps`` steps; tensors and losses of each go to ``folder`` under the case's name."""
     tensors: dict[str, torch.Tensor] = {}
@@ -61,8 +73,9 @@ def train(case: dict[str, Any], folder: Path) -> None:
     try:
         for recipe in phases(case["model"], case.get("set", {}), case.get("select", "last")):
             recipe.n_steps = min(recipe.n_steps, case["steps"])
+            trace = traced(recipe)
             state = fit(recipe, folder / case.get("checkpoint", case["name"]), seed=0)
-            told[recipe.name] = {**asdict(state), "seconds": 0}
+            told[recipe.name] = {"best_step": state.best_step, "step": state.step, "losses": trace}
             for name, module in recipe.modules().items():
                 tensors |= {f"{recipe.name}/{name}/{key}": value.clone() for key, value in module.state_dict().items()}
     except UsageError as error:
@@ -72,8 +85,18 @@ def train(case: dict[str, Any], folder: Path) -> None:
         (folder / f"{case['name']}.json").write_text(json.dumps(told))
 
 
+def in_float64() -> None:
+    """Let everything be float64: so close must be what is meant to be equal that it cannot be by chance."""
+    made = torch.from_numpy
+    torch.set_default_dtype(torch.float64)
+    torch.from_numpy = lambda ndarray: made(ndarray).double() if ndarray.dtype == np.float32 else made(ndarray)
+    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
+    if (folder / "float64").exists():
+        in_float64()
     with distributed.joined("cpu"):
         for case in json.loads((folder / "cases.json").read_text()):
             train(case, folder)

@@ -48,13 +48,11 @@ DRAWING = {
 
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[Crew]:
-    """Meet the other processes of this job, if there are others: nccl on cuda, each on its own GPU, gloo on the cpu."""
+    """Meet the other processes of this job, if there are others: by nccl on cuda, by gloo on the cpu."""
     crew = here()
     if crew.size == 1 or dist.is_initialized():
         yield crew
         return
-    if device == "cuda":
-        torch.cuda.set_device(crew.local % torch.cuda.device_count())
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield crew
@@ -268,7 +266,10 @@ def _dropout(function: Any, x: Tensor, p: float = 0.5, training: bool = True, in
     if not training or p == 0 or _Inside.part is None:
         return x
     part = _Inside.part.stretched(x)
-    mask: Tensor = function(x.detach().new_ones((part.n, *x.shape[1:])), p, True)
+    strides = x.stride()
+    order = sorted(range(x.ndim), key=lambda axis: -strides[axis])  # numbers are drawn in that of the memory
+    ones = torch.empty_permuted((part.n, *x.shape[1:]), order, dtype=x.dtype, device=x.device).fill_(1)
+    mask: Tensor = function(ones, p, True)
     return x * mask[part.start : part.stop]
 
 
@@ -326,7 +327,7 @@ class _Share(Function):
     @staticmethod
     def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        return tuple(tensor.view_as(tensor) for tensor in tensors)
+        return tuple(tensor.data for tensor in tensors)  # the same memory: what a network writes there stays
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:

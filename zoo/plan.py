@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from zoo import __version__, hub, modelrepo, registry, scoring, weights
+from zoo.crew import here
 from zoo.datasets import base as data_room
 from zoo.datasets.base import EEGDataset, Role
 from zoo.errors import MissingError, UsageError, did_you_mean
@@ -73,7 +74,7 @@ def warn(sentence: str) -> None:
 
 
 def pick_device(name: str) -> str:
-    """``cpu`` or ``cuda`` for ``auto``, ``cpu``, ``cuda``."""
+    """``cpu`` or ``cuda`` for ``auto``, ``cpu``, ``cuda``; of several processes each takes a GPU of its own."""
     if name not in ("auto", "cpu", "cuda"):
         raise UsageError(f"device must be auto, cpu or cuda, not {name!r}.")
     if name == "cpu" or (name == "auto" and not _has_driver()):
@@ -81,6 +82,8 @@ def pick_device(name: str) -> str:
     import torch
 
     if torch.cuda.is_available():
+        if (crew := here()).size > 1:
+            torch.cuda.set_device(crew.local % torch.cuda.device_count())
         return "cuda"
     if name == "cuda":
         raise UsageError("device cuda was asked for, but torch sees no GPU here; use --device cpu or auto.")
@@ -439,6 +442,8 @@ def find_track(data: EEGDataset, split: Split, task: Contest = "reconstruction")
     if task in ("reconstruction", "recognition") and split.protocol == "unseen-concept":
         headline = "kmeans_accuracy"
     unit = _unit(data, split)
+    if task in ("encoding", "retrieval") and unit != "subject":  # repetitions of a picture lie in different runs
+        unit = "stimulus_id" if paired else "trial_id"
     return TrackCard(
         id=f"{task}/{data.id}.{split.id.partition('@')[0]}@0",
         task=task,
@@ -451,7 +456,7 @@ def find_track(data: EEGDataset, split: Split, task: Contest = "reconstruction")
             if card.sees in SEES[task] and (card.pairing is None or card.pairing == data.card.pairing)
         ),
         headline=headline,
-        unit="trial_id" if task == "encoding" and not paired and unit == "stimulus_id" else unit,
+        unit=unit,
         controls=TRACK_CONTROLS[task],
     )
 

@@ -45,7 +45,7 @@ from zoo.queries import Queries
 from zoo.record import Audit, Cost, Identity, Provenance, Record, System, Value
 from zoo.responses import Responses
 from zoo.scoring import EEGSide, Scored
-from zoo.specs import Split
+from zoo.specs import ModelCard, Split
 from zoo.stages import Stage, Work
 from zoo.store import cache_dir, digest, stage_dir, write_bytes
 
@@ -80,9 +80,7 @@ def train(
     Raises:
         MissingError: The dataset is not prepared, or the model is not in this release.
     """
-    import torch
-
-    from zoo.training import fit
+    from zoo import distributed
 
     card = registry.models.get(model)
     if card.builder is None:
@@ -93,7 +91,26 @@ def train(
         raise UsageError(f"seed must be at least 0 and less than 2^63, not {seed}.")
     kind = pick_device(device)
     data = data_room.load(dataset)
-    chosen = data.split(split)
+    with distributed.joined(kind):
+        return _trained(card, data, data.split(split), seed, select, overrides or {}, kind, progress)
+
+
+def _trained(
+    card: ModelCard,
+    data: EEGDataset,
+    chosen: Split,
+    seed: int,
+    select: Literal["val", "last"],
+    overrides: dict[str, Any],
+    kind: str,
+    progress: Progress,
+) -> Path:
+    """The weights folder of what ``train`` was asked for, by all processes that have met."""
+    import torch
+
+    from zoo import distributed
+    from zoo.training import fit
+
     torch.manual_seed(seed)  # initial weights only; no step draws from the global generator
     given = data.training_data(chosen)
     known = {
@@ -101,7 +118,7 @@ def train(
         "subjects": tuple(np.unique(given.subjects[given.train]).tolist()) if given.subjects is not None else (),
         "n_pictures": len(given.images),
     }
-    overrides = {**{name: value for name, value in known.items() if name in card.preset}, **(overrides or {})}
+    overrides = {**{name: value for name, value in known.items() if name in card.preset}, **overrides}
     net = weights.build(card, data.spec, overrides).to(kind)
     identity = {
         "model": card.id,
@@ -114,18 +131,19 @@ def train(
     }
     name = f"{data.id}.{chosen.id}.seed{seed}-{digest(identity)[:8]}"
     folder = weights.folder_of(card.id, name)
-    if folder.exists():
-        weights.read_info(folder)
+    if distributed.value_of_first(folder.exists()):
+        if folder.exists():
+            weights.read_info(folder)
         return folder
-    recipes = registry.load_object(card.builder.partition(":")[0] + ":recipes")
+    recipes = registry.load_object(str(card.builder).partition(":")[0] + ":recipes")
     net.train()
     fitted = {}
     for recipe in recipes(net, replace(given, look=_looking(data, kind, progress)), seed=seed, select=select):
         fitted[recipe] = fit(recipe, stage_dir("training", identity), seed=seed, progress=progress)
-    touched = {id(module) for recipe in fitted for module in recipe.modules().values()}
-    weights.save(
-        net,
-        {
+    if distributed.crew().first:
+        touched = {id(module) for recipe in fitted for module in recipe.modules().values()}
+        parts = tuple(part for part, module in net.parts().items() if id(module) in touched)
+        about = {
             "model": card.id,
             "name": name,
             "config": {**card.preset, **overrides},
@@ -139,14 +157,15 @@ def train(
                 "split": chosen.id,
                 "stimuli": data.stimuli_source,
                 "device": kind,
+                "processes": distributed.crew().size,
                 "recipes": {
                     recipe.name: {key: getattr(run, key) for key in ("step", "best_step", "best_score", "seconds")}
                     for recipe, run in fitted.items()
                 },
             },
-        },
-        parts=tuple(part for part, module in net.parts().items() if id(module) in touched),
-    )
+        }
+        weights.save(net, about, parts=parts)
+    distributed.value_of_first(None)  # nobody goes on before the weights are there
     return folder
 
 
@@ -181,7 +200,8 @@ def evaluate(
         UsageError: Something does not fit, or nothing can be written to ``output_dir``; in one sentence.
         IntegrityError: A file of an earlier run is damaged; the message names it.
         MissingError: Data or weights are not here; the message names the command that brings them.
-        ShardsMissingError: This shard is done, others are not.
+        ShardsMissingError: This shard is done, others are not; or this is not the first of several processes, whose
+            part is done.
     """
     started = time.monotonic()
     plan = make_plan(model, dataset, **options)
@@ -191,6 +211,9 @@ def evaluate(
         return known
     if output_dir is not None:
         require_writable(board / "records" / identity.track / identity.model)
+    if not plan.work.crew.first:
+        _sides(plan)
+        raise stages.ShardsMissingError
     judged = _audited(plan)
     try:
         result = _score(plan)
@@ -373,8 +396,10 @@ def _sides(plan: Plan) -> tuple[Sides, Images | None, dict[str, str]]:
 
 
 def _fill(plan: Plan, needed: Iterable[Stage]) -> None:
-    for stage in needed:
-        stage.fill(plan.work)
+    needed = tuple(needed)
+    for work in plan.work.passes:
+        for stage in needed:
+            stage.fill(work)
 
 
 def _eeg_side(plan: Plan, system: str, train: Features, test: Features) -> EEGSide:
