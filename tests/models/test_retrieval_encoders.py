@@ -1,9 +1,12 @@
-"""NICE, ATM-S and UBP: against the authors' arrays (weights filled by formula), and what their quirks do."""
+"""NICE, ATM-S and UBP: against the authors' arrays (weights filled by formula), what their quirks do, training."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +14,28 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-import zoo
+from tests.models.resuming import check_resuming
 from zoo.errors import UsageError
+from zoo.metrics.retrieval import top_k_accuracy
+from zoo.models.contrastive import Pairs, contrastive_loss, fitted
 from zoo.models.retrieval_encoders import (
     ATMS,
     NICE,
     UBP,
+    BlurRecipe,
     RetrievalEncoder,
+    RetrievalEncoderConfig,
     TemporalSpatialConv,
+    Uncertainty,
     build,
+    fovea_blur,
+    recipes,
 )
-from zoo.registry import PACKAGE, load_object, read_yaml
+from zoo.registry import PACKAGE, read_yaml
 from zoo.specs import EEGSpec, ModelCard
+from zoo.training import Recipe, TrainingData, fit
 
 CARDS = {c.id: c for c in map(ModelCard.model_validate, read_yaml(PACKAGE / "models/retrieval_encoders.yaml"))}
 TOLERANCE = 1e-5
@@ -142,7 +154,8 @@ def test_ubp_gives_what_the_authors_module_gives(stored: dict[str, np.ndarray]) 
 def test_parameter_counts_are_the_published_ones(network: str, n_channels: int, n: int) -> None:
     with torch.device("meta"):
         model = build(spec(n_channels), network=network, n_features=768 if network == "nice" else 1024)
-    assert count(model) == n
+    assert count(model.encoder) == n
+    assert count(model) == n + (network != "ubp")  # the scale of the loss, which UBP's network has itself
     if isinstance(model.encoder, ATMS):
         parts = {name: count(part) for name, part in model.encoder.named_children()}
         assert parts == {
@@ -188,6 +201,207 @@ def test_one_unknown_subject_switches_the_whole_batch_as_run_only() -> None:
         assert (known - unknown).abs().max() > 1e-3
 
 
+# --- similarities ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("network", "semantics", "scale", "cosines"),
+    [
+        ("nice", "as_run", 1 / 0.07, True),
+        ("nice", "corrected", 1 / 0.07, True),
+        ("atm-s", "as_run", math.log(1 / 0.07), False),  # 2.66: the logarithm itself
+        ("atm-s", "corrected", 1 / 0.07, True),
+        ("ubp", "as_run", math.log1p(1 / 0.07), False),  # softplus of a logarithm
+        ("ubp", "corrected", 1 / 0.07, True),
+    ],
+)
+@torch.no_grad()
+def test_what_the_losses_compare(network: str, semantics: str, scale: float, cosines: bool) -> None:
+    model = build(spec(3, 40), network=network, semantics=semantics, n_features=5)
+    eeg, images = 3 * noise(4, 5), noise(6, 5)
+    wanted = scale * (F.normalize(eeg) if cosines else eeg) @ F.normalize(images).T
+    torch.testing.assert_close(model.similarities(eeg, images), wanted)
+
+
+def test_the_scale_of_nice_is_trained_in_the_corrected_form_only() -> None:
+    trained = {how: build(spec(3, 40), semantics=how).comparison.logit_scale.requires_grad for how in SEMANTICS}
+    assert trained == {"as_run": False, "corrected": True}
+
+
+@torch.no_grad()
+def test_an_id_stands_for_every_trial_of_one_person() -> None:
+    model = build(spec(5, 40), network="atm-s", n_features=7, subject=8).eval()
+    given, shared = model.encode(noise(2, 5, 40), torch.tensor([8, 8])), torch.tensor([-1, -1])
+    torch.testing.assert_close(model.encode(noise(2, 5, 40)), given)
+    assert (model.encode(noise(2, 5, 40), shared) - given).abs().max() > 1e-3
+
+
+# --- blur ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_fovea_stays_sharp_and_a_wider_kernel_blurs_more() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    few, many = (fovea_blur(image, kernel).astype(float) for kernel in (5, 57))
+    for blurred in (few, many):
+        assert np.abs(blurred[111:113, 111:113] - image[111:113, 111:113]).max() <= 2  # weight 0.996 and rounding
+    assert np.std(image) > few.std() > many.std()
+    edge, centre = many[:8, :8], many[92:132, 92:132]
+    assert edge.std() < centre.std()
+
+
+def test_a_picture_of_one_colour_is_not_changed() -> None:
+    image = np.full((40, 60, 3), (10, 200, 90), np.uint8)
+    assert (fovea_blur(image, 51) == (10, 200, 90)).all()
+    assert (fovea_blur(image, 51, decay=0) == (10, 200, 90)).all()
+
+
+def test_the_blur_follows_equation_10_and_a_moving_average() -> None:
+    state = Uncertainty(6, RetrievalEncoderConfig(network="ubp", blur_interval=1, blur_memory=0.75))
+    everybody = torch.arange(6)
+    assert state.levels(everybody).tolist() == [1] * 6  # nothing is known yet
+    state.update(everybody, torch.tensor([-3.0, 0, 0, 0, 0, 3]))
+    assert state.levels(everybody).tolist() == [0, 1, 1, 1, 1, 2]
+    state.update(torch.tensor([0]), torch.tensor([9.0]))
+    assert state.similarity[0] == 0  # 0.75 · -3 + 0.25 · 9
+
+
+def test_each_pair_is_compared_with_its_picture_at_its_level() -> None:
+    data = training(n_pictures=4)
+    model = build(SPEC, network="ubp", **TINY, blur_kernels=(3, 5, 7))
+    (recipe,) = recipes(model, data, seed=0)
+    assert isinstance(recipe, BlurRecipe)
+    recipe.uncertainty.update(torch.arange(4), torch.tensor([-9.0, 0, 0, 9]))
+    assert data.look is not None
+    for pair, kernel in enumerate((3, 5, 5, 7)):
+        picture = [fovea_blur(data.images[recipe.pairs.pictures[pair]], kernel)]
+        seen = data.look("means", "features", picture)
+        np.testing.assert_array_equal(recipe.target(np.array([pair])).numpy(), seen)
+    assert "uncertainty" in recipe.modules()  # so a resumed run blurs as an uninterrupted one
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+SPEC = spec(4, 30)
+TINY: dict[str, Any] = {"n_features": 12, "extractor": "means", "batch_size": 16, "steps": 4, "semantics": "corrected"}
+SEMANTICS = ("as_run", "corrected")
+
+
+def training(
+    n_pictures: int = 24, repetitions: int = 2, n_val: int = 8, people: tuple[str, ...] = ("01",)
+) -> TrainingData:
+    """People who see pictures of one colour in each of four quarters; a channel follows each quarter's brightness."""
+    rng, n = np.random.default_rng(3), n_pictures + n_val
+    quarters = rng.integers(0, 256, (n, 2, 2, 3))
+    images = [np.kron(quarter, np.ones((8, 8, 1))).astype(np.uint8) for quarter in quarters]
+    shown = np.tile(np.repeat(np.arange(n), repetitions), len(people))
+    bright = (quarters.mean(axis=3).reshape(n, 4) / 255 - 0.5)[shown]
+    eeg = bright[:, :, None] * np.sin(np.arange(30) / 3) + 0.05 * rng.standard_normal((len(shown), 4, 30))
+    train = shown < n_pictures
+    return TrainingData(
+        eeg=eeg.astype(np.float32),
+        labels=shown,
+        train=np.flatnonzero(train),
+        val=np.flatnonzero(~train),
+        n_classes=n,
+        images=images[:n_pictures],
+        image_labels=np.arange(n_pictures),
+        image_of_trial=np.where(train, shown, -1),
+        val_images=images[n_pictures:],
+        val_image_of_trial=np.where(train, -1, shown - n_pictures),
+        subjects=np.repeat(np.array(people), n * repetitions),
+        look=means,
+    )
+
+
+def means(extractor: str, output: str, pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean colours of quarters: what stands in for a frozen network."""
+    assert (extractor, output) == ("means", "features")
+    found = [fitted(picture).reshape(2, 112, 2, 112, 3).mean(axis=(1, 3)).ravel() / 255 for picture in pictures]
+    return np.stack(found).astype(np.float32)
+
+
+def test_pairs_are_means_per_person_or_single_trials() -> None:
+    data = training(n_pictures=3, repetitions=2, n_val=1, people=("01", "02"))
+    pairs = Pairs.of(data, "train", "mean")
+    assert pairs.pictures.tolist() == [0, 1, 2, 0, 1, 2]
+    which = np.array([4, 0])
+    rows = [[10, 11], [0, 1]]
+    wanted = torch.from_numpy(np.stack([data.eeg[two].mean(axis=0) for two in rows]))
+    torch.testing.assert_close(pairs.eeg(data, which, torch.device("cpu")), wanted)
+    single = Pairs.of(data, "train", "single")
+    assert single.pictures.tolist() == [0, 0, 1, 1, 2, 2] * 2
+    assert torch.equal(single.eeg(data, which, torch.device("cpu")), torch.from_numpy(data.eeg[[data.train[4], 0]]))
+    assert Pairs.of(data, "val", "mean").pictures.tolist() == [0, 0]
+
+
+def test_pictures_that_are_not_there_are_told() -> None:
+    data = dataclasses.replace(training(n_pictures=3, n_val=0), image_of_trial=np.array([0, 0, -1, 1, 2, 2]))
+    message = (
+        "contrastive training needs the picture of every train trial, but 1 of 6 have none; choose a dataset whose "
+        "trials have pictures of their own."
+    )
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        recipes(build(SPEC, **TINY), data, seed=0)
+
+
+def test_another_number_of_image_features_is_told() -> None:
+    message = (
+        "means makes 12 features of a picture, but the model was built for 5; set that number or name another "
+        "extractor."
+    )
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        recipes(build(SPEC, **{**TINY, "n_features": 5}), training(), seed=0)
+
+
+@pytest.mark.parametrize(
+    "options", [{"network": "nice", "project_images": True}, {"network": "atm-s"}, {"network": "ubp"}]
+)
+def test_training_finds_unseen_pictures(options: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    data = training(n_pictures=60, n_val=20)
+    model = build(SPEC, **{**TINY, "steps": 60, "batch_size": 30, "lr": 3e-3, "centred": True, **options})
+    (recipe,) = recipes(model, data, seed=0)
+    fitted = fit(recipe, tmp_path, seed=0)
+    assert fitted.best_step is not None
+    model.eval()
+    with torch.no_grad():
+        pairs = Pairs.of(data, "val", "mean")
+        queries = model.encode(pairs.eeg(data, np.arange(20), torch.device("cpu")))
+        gallery = model.embed_images(torch.from_numpy(means("means", "features", data.val_images)))
+    found = top_k_accuracy(queries=queries.numpy(), gallery=gallery.numpy(), own=pairs.pictures, k=5).value
+    assert found > 0.6  # chance is 0.25
+
+
+def test_nice_as_run_keeps_its_last_epoch_whatever_is_asked_for() -> None:
+    for semantics, validates in (("as_run", False), ("corrected", True)):
+        (recipe,) = recipes(build(SPEC, **{**TINY, "semantics": semantics}), training(), seed=0, select="val")
+        assert (recipe.eval_every is not None) is validates
+
+
+@pytest.mark.parametrize("network", ["nice", "ubp"])
+def test_a_resumed_run_equals_an_uninterrupted_one(network: str, tmp_path: Path) -> None:
+    data = training(n_pictures=6, n_val=3)
+    blur = (3, 5, 7) if network == "ubp" else ()
+
+    def trained() -> tuple[RetrievalEncoder, Recipe]:
+        torch.manual_seed(0)
+        model = build(SPEC, network=network, **{**TINY, "batch_size": 6, "steps": 5}, blur_kernels=blur)
+        return model, recipes(model, data, seed=0)[0]
+
+    assert check_resuming(trained, tmp_path) == ({"encoder"} if network == "ubp" else {"encoder", "comparison"})
+
+
+def test_other_trials_of_a_picture_count_as_right_where_asked() -> None:
+    compared = torch.tensor([[2.0, 1, 0], [1, 2, 0], [0, 0, 2]])
+    same = torch.tensor([[True, True, False], [True, True, False], [False, False, True]])
+    log = compared.log_softmax(dim=1)
+    wanted = -(log[:2, :2].mean() * 2 + log[2, 2]) / 3
+    assert float(contrastive_loss(compared, same)) == pytest.approx(float(wanted))
+    assert float(contrastive_loss(compared, torch.eye(3, dtype=torch.bool))) == pytest.approx(
+        float(contrastive_loss(compared))
+    )
+
+
 # --- other recordings, options, cards --------------------------------------------------------------------------------
 
 
@@ -209,11 +423,11 @@ def test_positions_of_the_convolution(n_times: int, positions: int) -> None:
     [
         ({"network": "clip"}, "network must be one of 'nice', 'atm-s', 'ubp', but is 'clip'."),
         ({"semantics": "fixed"}, "semantics must be 'as_run' or 'corrected', but is 'fixed'."),
-        (
-            {"semantics": "corrected"},
-            "semantics of network nice must be 'as_run': there is nothing to correct in it.",
-        ),
         ({"n_features": 0}, "n_features must be at least 1, but is 0."),
+        ({"batch_size": 1}, "batch_size must be at least 2, but is 1."),
+        ({"lr": 0}, "lr must be more than 0, but is 0.0."),
+        ({"subject": 3}, "subject of network nice must be null: only atm-s knows subjects."),
+        ({"blur_kernels": [5, 6, 7]}, "blur_kernels must be three odd numbers of pixels or none, but are (5, 6, 7)."),
         ({"networks": "ubp"}, "RetrievalEncoderConfig has no option 'networks'; did you mean 'network'?"),
     ],
 )
@@ -228,22 +442,15 @@ def test_recordings_too_short_for_the_heads_are_refused() -> None:
         build(spec(3, 3), network="atm-s")
 
 
-def test_training_is_refused_in_a_sentence() -> None:
-    message = (
-        "training ubp needs CLIP features of every training picture, and its recipe is not in this release; train it "
-        "in Python and evaluate the model you have there."
+def test_cards_say_what_was_published_and_what_is_ours() -> None:
+    ours = ["nice.small", "atm-s.small", "ubp.small"]
+    assert sorted(CARDS) == sorted(
+        ["nice", "nice.corrected", "atm-s", "atm-s.corrected", "ubp", "ubp.corrected", *ours]
     )
-    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
-        zoo.train("ubp", "phantom", device="cpu")
-
-
-def test_cards_build_and_say_that_they_do_not_train() -> None:
-    assert list(CARDS) == ["nice", "atm-s", "atm-s.corrected", "ubp"]
-    for card in CARDS.values():
-        assert card.builder is not None
-        with torch.device("meta"):
-            load_object(card.builder)(card.eeg or spec(17), **card.preset)
-        assert any("training recipe is not in this release" in note for note in card.notes)
-    assert {c.id: c.eeg.n_channels for c in CARDS.values() if c.eeg} == {"nice": 63, "atm-s": 63, "atm-s.corrected": 63}
+    assert {c.id for c in CARDS.values() if c.eeg and c.eeg.n_channels == 63} == {
+        *("nice", "nice.corrected", "atm-s", "atm-s.corrected")
+    }
     seen = {(c.id, claim.value) for c in CARDS.values() for claim in c.claims if claim.status == "seen"}
-    assert seen == {("nice", 0.156), ("nice", 0.428)}
+    assert seen == {("nice", 0.156), ("nice", 0.428), *(("ubp", value) for value in (0.509, 0.797, 0.124, 0.334))}
+    assert all(CARDS[name].preset["extractor"] == "efficientnet-lite0" for name in ours)  # nothing has to be fetched
+    assert all(card.task == "retrieval" for card in CARDS.values())

@@ -106,7 +106,7 @@ def looked_up(model: Retriever, data: TrainingData, images: Sequence[np.ndarray]
             f"{model.n_image_features}; set that number or name another extractor."
         )
     table = torch.from_numpy(found).to(device)
-    return lambda rows: table[torch.from_numpy(rows).to(device)]
+    return lambda rows: table[torch.tensor(rows).to(device)]
 
 
 def unit_pixels(image: np.ndarray) -> Tensor:
@@ -118,7 +118,7 @@ def fitted(image: np.ndarray) -> np.ndarray:
     """The middle square of a picture, (224, 224, 3) uint8, as an evaluation shows it to networks."""
     from PIL import Image, ImageOps
 
-    return np.asarray(ImageOps.fit(Image.fromarray(image), (224, 224), Image.Resampling.BICUBIC))
+    return np.array(ImageOps.fit(Image.fromarray(image), (224, 224), Image.Resampling.BICUBIC))
 
 
 @dataclass(frozen=True)

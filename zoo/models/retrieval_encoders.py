@@ -459,11 +459,11 @@ class BlurRecipe(ContrastiveRecipe):
 
     def target(self, batch: np.ndarray) -> Tensor:
         device = self.blurred.device
-        levels = self.uncertainty.levels(torch.from_numpy(batch).to(device))
+        levels = self.uncertainty.levels(torch.tensor(batch).to(device))
         return self.blurred[levels, torch.from_numpy(self.pairs.pictures[batch]).to(device)]
 
     def learn(self, batch: np.ndarray, similarities: Tensor) -> None:
-        self.uncertainty.update(torch.from_numpy(batch).to(similarities.device), similarities.diagonal())
+        self.uncertainty.update(torch.tensor(batch).to(similarities.device), similarities.diagonal())
 
 
 def recipes(
