@@ -8,6 +8,7 @@ compared with that of another: what matters is who holds the lock, and durations
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -19,6 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zoo import __version__, registry, store
+from zoo.crew import here
 from zoo.errors import IntegrityError, ZooError
 
 HEARTBEAT_SECONDS = 2.0
@@ -200,8 +202,10 @@ class Cells:
         """Train and evaluate a cell, continuing what an earlier attempt left; None if somebody else is at it.
 
         A cell that was done before is not touched. Whatever goes wrong becomes the reason of its failure; an
-        interruption leaves it to the next attempt.
+        interruption leaves it to the next attempt. Of several processes that do it together, the first keeps the books.
         """
+        if not here().first:
+            return self._compute(cell, _Clock(None, None))
         with store.claim(self.folder / cell.id, wait_seconds=BUSY_SECONDS) as free:
             if not free:
                 return None
@@ -263,7 +267,7 @@ class Cells:
             bytes=sum(store.kept.values()),
             device=record.provenance.device,
             hardware=record.provenance.hardware,
-            gpus=int(record.provenance.device == "cuda"),
+            gpus=here().size if record.provenance.device == "cuda" else 0,
         )
 
     def _end(self, ended: Ended) -> None:
@@ -274,7 +278,7 @@ class Cells:
 class _Clock:
     """Progress of a cell, written down now and then; called as ``progress`` everywhere is."""
 
-    def __init__(self, path: Path, before: Now | None) -> None:
+    def __init__(self, path: Path | None, before: Now | None) -> None:
         self._path, self._before = path, before
         self._attempt = before.attempt + 1 if before else 1
         self._started, self._written = time.monotonic(), float("-inf")
@@ -308,7 +312,7 @@ class _Clock:
     def beat(self, *, force: bool = False) -> None:
         """Write down what is being done; a full disk is left to those who have something to lose."""
         moment = time.monotonic()
-        if force or moment - self._written >= HEARTBEAT_SECONDS:
+        if self._path is not None and (force or moment - self._written >= HEARTBEAT_SECONDS):
             self._written = moment
             done, total, what = self._shown
             now = Now(
@@ -336,6 +340,8 @@ def _reason(error: Exception) -> str:
     told = " ".join(str(error).split())
     if isinstance(error, ZooError):
         return told
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "no space left on the disk; free some or point ZOO_CACHE at a larger one, then try it again"
     if isinstance(error, OSError):
         return f"the system answered: {told or type(error).__name__}"
     return f"{type(error).__name__}: {told}" if told else type(error).__name__

@@ -273,10 +273,13 @@ class Slurm(Executor):
             return said
         log = self._folder / "submitit" / f"{job}_0_log.err"
         told = re.findall(r"slurmstepd\S*: error: (.+)", log.read_text("utf-8", "replace") if log.exists() else "")
-        state = "OUT_OF_MEMORY" if any(re.search("memory|oom", line, re.I) for line in told) else _state(job)
+        memory = [line for line in told if re.search("memory|oom", line, re.IGNORECASE)]
+        state = "OUT_OF_MEMORY" if memory else _state(job)
         if state is None:
             return f"SLURM job {job} left the queue without a result, and SLURM does not remember why"
-        return f"{SLURM_SAYS.get(state, f'SLURM says {state}')} ({'; '.join((f'job {job}', *told[:1]))})"
+        return (
+            f"{SLURM_SAYS.get(state, f'SLURM says {state}')} ({'; '.join((f'job {job}', *(memory[:1] or told[-1:])))})"
+        )
 
     def _ask(self, *, fresh: bool = False) -> None:
         """Read SLURM's queue, now and then; while it does not answer, what it said last counts."""

@@ -139,10 +139,13 @@ def resume(
 def cell_(cell: str, output_dir: OutputDir = None) -> None:
     """One cell, given as JSON: what an executor runs."""
     from zoo.cells import Cell, Cells
+    from zoo.crew import here
     from zoo.launch import end_when_told
 
     end_when_told()
-    Cells(_board(output_dir)).run(Cell.model_validate_json(cell))
+    ended = Cells(_board(output_dir)).run(Cell.model_validate_json(cell))
+    if here().size > 1 and (ended is None or ended.status == "failed"):
+        raise typer.Exit(1)  # so that the others of a group do not wait for this one
 
 
 def _board(output_dir: Path | None) -> Path:
