@@ -106,8 +106,9 @@ def evoked_contrast_correlation(*, predicted: ArrayLike, observed: ArrayLike, se
     """Pearson correlation over channels and times of what sets conditions apart, with noise ceilings, per half split.
 
     Compared are responses less their mean over conditions, each less its own mean over channels and times, all in
-    one row: with two conditions this is the correlation of their evoked differences. value, lower, upper: as ``split_half_correlation``. The trap: it is about
-    the shape of the difference, so one channel that is larger than all others decides it.
+    one row: with two conditions this is the correlation of their evoked differences. value, lower, upper: as
+    ``split_half_correlation``. The trap: it is about the shape of the difference, so one channel that is larger than
+    all others decides it.
 
     Shape:
         predicted: (n_conditions, n_channels, n_times), n_conditions >= 2; observed: (n_conditions, n_repetitions,
@@ -119,16 +120,18 @@ def evoked_contrast_correlation(*, predicted: ArrayLike, observed: ArrayLike, se
     first, second = _weights(second_half, biological.shape[1])
 
     def contrast(responses: np.ndarray) -> np.ndarray:
-        flat = _centred(responses).reshape(len(responses), -1)
-        flat = (flat - flat.mean(axis=1, keepdims=True)).ravel()
-        return _ratio(flat, np.linalg.norm(flat, axis=0, keepdims=True))
+        """(n_conditions, …, n_channels, n_times) → (…, n_conditions * n_channels * n_times)."""
+        apart = _centred(_float(responses))
+        apart = apart - apart.mean((-2, -1), keepdims=True)
+        return np.asarray(np.moveaxis(apart, 0, -3).reshape(*apart.shape[1:-2], -1))
 
-    guess, whole = contrast(synthetic), contrast(_mean(biological))
-    found = []
-    for one, two in zip(first, second, strict=True):
-        half = contrast(np.tensordot(one, _float(biological), (0, 1)))
-        found.append([guess @ half, contrast(np.tensordot(two, _float(biological), (0, 1))) @ half, whole @ half])
-    return np.asarray(np.transpose(found))
+    guess, trials = contrast(synthetic), contrast(biological)
+    covariance = trials @ trials.T
+    with_first = first @ covariance
+    variance = {"first": (with_first * first).sum(-1), "second": ((second @ covariance) * second).sum(-1)}
+    shared = [first @ (trials @ guess), (with_first * second).sum(-1), with_first.mean(-1)]
+    found = [guess @ guess, variance["second"], covariance.mean()]
+    return np.stack([_ratio(s, np.sqrt(v * variance["first"])) for s, v in zip(shared, found, strict=True)])
 
 
 def evoked_r(*, predicted: ArrayLike, observed: ArrayLike, iterations: int = 100, seed: int = 0) -> Score:
