@@ -40,6 +40,8 @@ MARK = "zoo-leaderboard"
 """What the start page says of itself, so that a folder of ours is known again and may be replaced."""
 COMPARED = 6
 """How many of the best are compared with one another, and with their own shuffled control."""
+SHOWN = 12
+"""Models of a track whose samples are shown beside one another."""
 SPARKS = 6
 """Rows of a track on the start page."""
 LICENCE = (
@@ -187,7 +189,7 @@ class _Site:
             (work / kind).mkdir()
         galleries = {run: shown for run, record in self.by_run.items() if (shown := self._gallery(record, work))}
         for track in self.tables:
-            _put(work / "tracks", file_name(track), self._track(track))
+            _put(work / "tracks", file_name(track), self._track(track, galleries))
         for model, results in self._results().items():
             _put(work / "models", file_name(model), {"id": model, "results": results})
         for dataset, audits in self._audits().items():
@@ -276,9 +278,18 @@ class _Site:
 
     # ---- one track
 
-    def _track(self, track: str) -> dict[str, Any]:
+    def _track(self, track: str, galleries: Mapping[str, Any]) -> dict[str, Any]:
+        ranked = [row for table in self.tables[track] for row in table.entries if row.run in galleries][:SHOWN]
         return {
             "id": track,
+            "samples": [
+                {
+                    "rec": stem(self.by_run[row.run]),
+                    "name": row.name,
+                    "sheets": [sheet for sheet in galleries[row.run] if sheet["picked"]],
+                }
+                for row in ranked
+            ],
             "tables": [self._table(table) for table in self.tables[track]],
             "comparisons": [_lean(found) for found in self._comparisons(track)],
         }
@@ -499,27 +510,15 @@ def commands(record: Record) -> list[str]:
 
 def _long(record: Record) -> Iterator[list[Any]]:
     of, made = record.identity, record.provenance
+    head = [*map(_harmless, (of.track, of.dataset, of.split, of.model)), of.seed, record.id]
     audit = record.audit.verdict if record.audit else "unknown"
-    systems = {"model": record.values, **{name: control.values for name, control in record.controls.items()}}
-    for system, values in systems.items():
+    tail = [audit, _harmless(made.selection), _harmless(made.created)]
+    for system, values in (("model", record.values), *((name, one.values) for name, one in record.controls.items())):
         for metric, value in values.items():
             low, high = value.interval or (None, None)
-            head = [
-                of.track,
-                of.dataset,
-                of.split,
-                of.model,
-                of.seed,
-                record.id,
-                system,
-                metric,
-                value.value,
-                low,
-                high,
-            ]
-            tail = [value.chance, value.higher_is_better, value.n, value.n_units, value.signature]
-            cells = [*head, *tail, audit, made.selection, made.created, value.reason]
-            yield [_harmless(cell) for cell in cells]
+            measured = [value.value, low, high, value.chance, value.higher_is_better, value.n, value.n_units]
+            names = [_harmless(system), _harmless(metric)]
+            yield [*head, *names, *measured, _harmless(value.signature), *tail, _harmless(value.reason)]
 
 
 def _harmless(cell: Any) -> Any:

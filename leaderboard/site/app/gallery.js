@@ -30,17 +30,38 @@ const gallery = (() => {
   const pickedRows = (sheets) => sheets.filter((sheet) => sheet.picked)
     .flatMap((sheet) => sheet.rows.map((name, row) => ({ sheet, row, name }))).sort((a, b) => order(a) - order(b));
 
-  /** Systems down, the fixed trials across. */
+  /** As many of n columns as are wanted, evenly chosen. */
+  const evenly = (n, most) => [...Array(n).keys()].filter((i) => n <= most || Math.floor((i * most) / n) !== Math.floor(((i - 1) * most) / n)).slice(0, most);
+
+  /** Rows of cells, each of a sheet of some record, with the fixed trials across. */
+  function grid(rows, columns, { size, spread = false, label }) {
+    const table = h("table.samples",
+      h("thead", h("tr", h("td"), columns.map((i) => h("th", { scope: "col" }, rows[0].sheet.concepts[i])))),
+      h("tbody", rows.map(({ stem, sheet, row, words, head, mine }) => h(`tr${mine ? ".mine" : ""}`, h("th", { scope: "row" }, head ?? words),
+        columns.map((i) => h("td", cell(stem, sheet, row, i, size, `${words}: ${sheet.concepts[i]}, trial ${sheet.trials[i]}`)))))));
+    return h(`div.scroll${spread ? ".spread" : ""}`, { tabindex: "0", role: "region", "aria-label": label }, table);
+  }
+
+  /** One model: systems down. */
   function picked(stem, sheets, { only = null, most = 24, size = 56, spread = false } = {}) {
     const rows = pickedRows(sheets).filter((row) => !only || only.includes(row.name));
     if (!rows.length) return null;
-    const n = rows[0].sheet.trials.length;
-    const columns = [...Array(n).keys()].filter((i) => n <= most || Math.floor((i * most) / n) !== Math.floor(((i - 1) * most) / n)).slice(0, most);
-    const table = h("table.samples",
-      h("thead", h("tr", h("td"), columns.map((i) => h("th", { scope: "col" }, rows[0].sheet.concepts[i])))),
-      h("tbody", rows.map(({ sheet, row, name }) => h(`tr${name === "model" ? ".mine" : ""}`, h("th", { scope: "row" }, named(name)),
-        columns.map((i) => h("td", cell(stem, sheet, row, i, size, `${named(name)}: ${sheet.concepts[i]}, trial ${sheet.trials[i]}`)))))));
-    return h(`div.scroll${spread ? ".spread" : ""}`, { tabindex: "0", role: "region", "aria-label": "Samples beside controls" }, table);
+    return grid(rows.map((row) => ({ stem, ...row, words: named(row.name), mine: row.name === "model" })), evenly(rows[0].sheet.trials.length, most), { size, spread, label: "Samples beside controls" });
+  }
+
+  /** All models of a track on the same trials: what was shown, each model, and the best one on shuffled EEG. */
+  function beside(models) {
+    if (!models.length) return null;
+    const rowsOf = ({ rec, name, sheets }) => pickedRows(sheets).map((row) => ({ stem: rec, model: name, ...row }));
+    const first = rowsOf(models[0]);
+    const trials = first[0].sheet.trials.join();
+    const made = models.flatMap(rowsOf).filter((row) => row.name === "model" && row.sheet.trials.join() === trials);
+    const rows = [
+      ...first.filter((row) => row.name === "stimulus" || row.name === "a picture of the class").map((row) => ({ ...row, words: named(row.name) })),
+      ...made.map((row) => ({ ...row, words: row.model, head: h("a", { href: zoo.path("record", row.stem) }, zoo.broken(row.model)), mine: true })),
+      ...first.filter((row) => row.name === "shuffled-eeg").map((row) => ({ ...row, words: `${row.model}, shuffled EEG` })),
+    ];
+    return grid(rows, evenly(first[0].sheet.trials.length, 24), { size: 48, label: "Samples of every model" });
   }
 
   /** Every sample of the model, a page at a time; a concept may be chosen. */
@@ -73,5 +94,5 @@ const gallery = (() => {
         h("span.muted", shown.size ? "first the picture shown, then the samples" : "")), grid);
   }
 
-  return { picked, all, named };
+  return { picked, beside, all, named };
 })();

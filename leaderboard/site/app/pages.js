@@ -43,7 +43,8 @@ const pages = (() => {
   function start() {
     const { counts, hero, tracks } = zoo.data;
     const live = tracks.filter((track) => track.file && !superseded(track)).sort((a, b) => above(b) - above(a));
-    const clean = live.filter((track) => track.verdict !== "confounded"), other = live.filter((track) => track.verdict === "confounded");
+    const [clean, other] = ["clean", "confounded"].map((name) => live.filter((track) => track.verdict === name));
+    const unsure = live.filter((track) => !clean.includes(track) && !other.includes(track));
     const waiting = tracks.filter((track) => !track.file);
     const card = hero && metric(hero.metric);
     const chance = hero && tracks.find((track) => track.id === hero.track)?.chance;
@@ -60,7 +61,8 @@ const pages = (() => {
           hero ? h("figure.show", gallery.picked(hero.record, hero.sheets, { only: rows, most: 6, size: 62, spread: true }),
             h("figcaption", link("record", hero.record, hero.model), ` on ${hero.track.split("/")[1].split(".")[0]}`, dataset ? ` (${dataset.title.toLowerCase().startsWith("generated") ? "simulated EEG" : "recorded EEG"})` : "", `: ${number(hero.v[0])} ${hero.metric}`,
               chance === null || chance === undefined ? "" : `, chance ${number(chance)}`, ". Shuffle the EEG between trials, and the pictures no longer fit.")) : null),
-        section("clean", "Where ranks mean something", muted("The audit of the split found nothing but the brain’s answer that tells the class. Dots are models with their 95 % intervals; the dashed line is the same model on shuffled EEG."), h("ul.cards", clean.map(trackCard))),
+        clean.length ? section("clean", "Where ranks mean something", muted("The audit of the split found nothing but the brain’s answer that tells the class. Dots are models with their 95 % intervals; the dashed line is the same model on shuffled EEG."), h("ul.cards", clean.map(trackCard))) : null,
+        unsure.length ? section("unsure", "Not cleared by the audit", muted("Something besides the brain’s answer may tell the class, or nobody has looked."), h("ul.cards", unsure.map(trackCard))) : null,
         other.length ? section("confounded", "Shown because papers used them", muted("On these splits time, order or the recording itself gives the class away: a high score is no evidence of decoding."), h("ul.cards", other.map(trackCard))) : null,
         section("yours", "Put your model here", h("ol.steps",
           h("li", h("b", "Train and evaluate"), copyable("zoo train MODEL --dataset DATASET\nzoo eval  MODEL --dataset DATASET")),
@@ -181,6 +183,8 @@ const pages = (() => {
         protocolOf(card) ? ` (${PROTOCOLS[protocolOf(card)]})` : "", "."),
       newer ? h("p.note", "A newer version of this track has results too: ", zoo.data.tracks.filter((t) => t.file && t.id !== id && t.id.split("@")[0] === id.split("@")[0]).map((t) => link("track", t.id, short(t.id))), ".") : null];
     found.tables.forEach((table, k) => nodes.push(...contest(id, table, k, found.tables.length, query, replace)));
+    const samples = gallery.beside(found.samples ?? []);
+    if (samples) nodes.push(section("samples", "Samples", muted("The same trials for every model, chosen by a hash before there was any result. Every sample of a model, and all its controls, are on the page of its record."), samples));
     if (found.comparisons?.length) nodes.push(comparisons(found.comparisons));
     const rows = (await load("claims.js")).filter((row) => row.dataset === card.dataset || row.dataset === card.dataset.replace(/-(5-95|14-70|55-95|raw)$/, ""));
     nodes.push(section("published", "Claimed against measured", ...(rows.length ? claimed(rows, card.metric, true) : [muted("We know of no published number on this dataset.")])));
@@ -380,7 +384,7 @@ const pages = (() => {
     return { title: `${of.model} on ${short(of.track)}`, nodes: [
       crumbs(h("a", { href: "#/tracks" }, "Tracks"), link("track", of.track, short(of.track)), stem.slice(0, 12)),
       h("h1", of.model, h("small", ` on ${short(of.track)}`)),
-      h("p.badges", r.audit ? verdict(r.audit.verdict) : verdict("unknown"), h("span.badge", r.status), h("span.badge", `seed ${of.seed}`), made.conditioned_on === "label" ? h("span.badge.suspect", "is told the class: a control") : null, made.dirty ? h("span.badge.suspect", { title: "made from code that no commit holds exactly" }, "uncommitted code") : null, made.dataset_complete === false ? h("span.badge.suspect", "incomplete data") : null),
+      h("p.badges", r.audit ? verdict(r.audit.verdict) : verdict("unknown"), r.status === "ok" ? null : h("span.badge.suspect", r.status), h("span.badge", `seed ${of.seed}`), made.conditioned_on === "label" ? h("span.badge.suspect", "is told the class: a control") : null, made.dirty ? h("span.badge.suspect", { title: "made from code that no commit holds exactly" }, "uncommitted code") : null, made.dataset_complete === false ? h("span.badge.suspect", "incomplete data") : null),
       r.error ? h("p.note", r.error) : null,
       head?.value !== undefined ? h("p.big", h("b", number(head.value)), h("span", ` ${r.headline} ${arrow(head.higher_is_better)} `), h("span.muted", `${head.interval ? `95 % ${span([head.value, ...head.interval])}` : ""}${r.controls["shuffled-eeg"]?.values[r.headline]?.value !== undefined ? `, shuffled EEG ${number(r.controls["shuffled-eeg"].values[r.headline].value)}` : ""}${head.chance !== undefined ? `, chance ${number(head.chance)}` : ""}`)) : h("p.note", `No ${r.headline}: ${head?.reason ?? r.error ?? "not measured"}`),
       shown ? section("samples", "Samples", muted("The same trials for every model of this track, chosen by a hash before there was any result."), shown, gallery.all(stem, r.gallery),
