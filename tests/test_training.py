@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Literal
 
@@ -74,6 +76,27 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, ema_decay:
     rest = Line(30, ema_decay=ema_decay)
     assert fit(rest, tmp_path / "parts", seed=3).step == 30
     assert rest.slope == whole.slope
+
+
+def test_an_interruption_waits_for_the_step_to_end(tmp_path: Path) -> None:
+    """Ctrl-C between the losses and the update of the sixth step: half of a step must not be saved."""
+
+    class Interrupted(Line):
+        def step(self, step: int, rng: np.random.Generator) -> dict[str, float]:
+            if step == 5:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().step(step, rng)
+
+    whole = Line(12)
+    fit(whole, tmp_path / "whole", seed=3)
+    parts = Interrupted(12)
+    with pytest.raises(KeyboardInterrupt):
+        fit(parts, tmp_path / "parts", seed=3)
+    rest = Line(12)
+    rest.stop_at = 5  # that one is done
+    assert fit(rest, tmp_path / "parts", seed=3).step == 12
+    assert rest.slope == whole.slope
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_seed_changes_the_run(tmp_path: Path) -> None:

@@ -85,6 +85,15 @@ def value_of_first(value: Any) -> Any:
     return value if crew().size == 1 else json.loads(bytes_of_first(json.dumps(value).encode()))
 
 
+def any_of(value: bool) -> bool:
+    """Whether it is so in any process."""
+    if crew().size == 1:
+        return value
+    counted = torch.tensor(float(value), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(counted)
+    return bool(counted)
+
+
 @contextlib.contextmanager
 def divided(modules: Iterable[nn.Module]) -> Iterator[None]:
     """While in this block, calls of these modules and of what is in them are divided among the processes."""

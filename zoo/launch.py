@@ -30,6 +30,8 @@ PLAIN = (sys.executable, "-m", "zoo")
 STOP_SECONDS = 60.0
 """For a process that was told to end: it saves first."""
 TAIL_BYTES = 4096
+RESTARTS = 3
+"""Of a group in which a process died; what it computed is on disk."""
 ARRAY = 1000
 """Jobs of one array: SLURM's default limit is one more."""
 SLURM_SECONDS = 3.0
@@ -103,10 +105,61 @@ class Executor(abc.ABC):
 
 def torchrun(gpus: int) -> tuple[str, ...]:
     """What stands before the words of a command that a group of processes on this machine runs, one per GPU."""
+    return (sys.executable, "-m", "torch.distributed.run", *_group(gpus, "1"), "-m", "zoo")
+
+
+def _group(gpus: int, nodes: str) -> list[str]:
+    """Options of torchrun for ``gpus`` processes on each of ``nodes`` machines, 2 or 1:4 for instance.
+
+    Raises:
+        UsageError: The numbers are none, or nobody said where several machines are to meet.
+    """
     if gpus < 1:
         raise UsageError(f"--gpus must be at least 1, not {gpus}.")
-    group = ("--standalone", f"--nproc-per-node={gpus}")
-    return (sys.executable, "-m", "torch.distributed.run", *group, "-m", "zoo")
+    if not re.fullmatch(r"[1-9]\d*(:[1-9]\d*)?", nodes):
+        raise UsageError(f"--nodes must be a number such as 2, or the least and the most such as 1:4, not {nodes!r}.")
+    group = [f"--nproc-per-node={gpus}"]
+    if nodes == "1":
+        return ["--standalone", *group]
+    if "PET_RDZV_ENDPOINT" not in os.environ:
+        raise UsageError(
+            f"--nodes {nodes} needs PET_RDZV_ENDPOINT=HOST:PORT in the environment, the same on every machine: the "
+            "address of one of them."
+        )
+    return [f"--nnodes={nodes}", "--rdzv-backend=c10d", *group]
+
+
+def together(words: Sequence[str], gpus: int, nodes: str = "1") -> int:
+    """Run a command of the zoo in a group of processes, started again if one dies; the exit code of the first failure.
+
+    Other machines run the same command. What torchrun reads from its own variables (``PET_…``) holds, too.
+
+    Raises:
+        UsageError: The group is not possible.
+        KeyboardInterrupt: This process was told to end; the others are told, too.
+    """
+    group = _group(gpus, nodes)
+    import logging
+
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import elastic_launch
+    from torch.distributed.run import config_from_args, parse_args
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // gpus)))
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # a sentence of the zoo's says more
+    options = parse_args([*group, f"--max-restarts={RESTARTS}", "-m", "zoo", *words])  # type: ignore[no-untyped-call]
+    config, command, given = config_from_args(options)
+    try:
+        elastic_launch(config=config, entrypoint=command)(*given)
+    except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        if why := died(code) if code < 0 else None:
+            sys.stderr.write(f"error: of a process of the group: {why}; run the same command again to go on.\n")
+        return code if code > 0 else 1
+    except SignalException as error:
+        raise KeyboardInterrupt from error
+    return 0
 
 
 class Here(Executor):

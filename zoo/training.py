@@ -8,12 +8,16 @@ weights and optimiser moments, and a resumed run equals an uninterrupted one. Se
 from __future__ import annotations
 
 import abc
+import contextlib
 import json
+import signal
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 import numpy as np
@@ -143,13 +147,14 @@ def _fit(recipe: Recipe, path: Path, kept: dict[str, dict[str, Tensor]], seed: i
         while state.step < recipe.n_steps:
             report(state.step, recipe.n_steps, f"training {recipe.name}{_shown(state)}")
             rng = keyed_rng("train", seed, recipe.name, state.step)
-            with torch.autocast(device, dtype=torch.bfloat16, enabled=recipe.amp is not None):
-                losses = recipe.step(state.step, rng)
-            if not all(np.isfinite(value) for value in losses.values()):
-                raise ZooError(f"training {recipe.name} diverged at step {state.step}: {losses}; lower the rate.")
-            state.step, state.losses = state.step + 1, losses
-            _average(recipe, kept["ema"])
-            _validate(recipe, state, kept)
+            with _undisturbed():
+                with torch.autocast(device, dtype=torch.bfloat16, enabled=recipe.amp is not None):
+                    losses = recipe.step(state.step, rng)
+                if not all(np.isfinite(value) for value in losses.values()):
+                    raise ZooError(f"training {recipe.name} diverged at step {state.step}: {losses}; lower the rate.")
+                state.step, state.losses = state.step + 1, losses
+                _average(recipe, kept["ema"])
+                _validate(recipe, state, kept)
             if time.monotonic() - saved > SAVE_SECONDS:
                 state.seconds = spent + time.monotonic() - started
                 _save(recipe, path, state, kept)
@@ -164,6 +169,35 @@ def _fit(recipe: Recipe, path: Path, kept: dict[str, dict[str, Tensor]], seed: i
     _load(recipe, kept["best"] or kept["ema"])
     report(recipe.n_steps, recipe.n_steps, f"training {recipe.name}{_shown(state)}")
     return state
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let what ends this process wait until this block is done: half a step must not become a checkpoint.
+
+    Signals that raise nothing in Python are left alone. If one of several processes is told to end, all end here, so
+    that none waits for it within a step.
+    """
+    told: list[tuple[int, FrameType | None]] = []
+    held = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
+        held = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in held:
+        signal.signal(number, lambda *args: told.append(args))
+    try:
+        yield
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+    ends = False
+    for which, frame in told[:1]:
+        try:
+            held[signal.Signals(which)](which, frame)
+        except KeyboardInterrupt:
+            ends = True
+    if distributed.any_of(ends):
+        raise KeyboardInterrupt
 
 
 def _device(recipe: Recipe) -> torch.device:

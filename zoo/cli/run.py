@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,7 +26,13 @@ from zoo.cli.common import (
     shown_progress,
 )
 
+if TYPE_CHECKING:
+    from zoo.crew import Crew
+
 app = group("The main job.")
+Where = Annotated[str, typer.Option("--executor", help="here, or torchrun: in several processes, one per GPU.")]
+Gpus = Annotated[int, typer.Option(help="With torchrun: processes on this machine; on a cpu, cores to share.")]
+Nodes = Annotated[str, typer.Option(help="With torchrun: machines, as 2, or 1:4 for at least 1 and at most 4.")]
 MEASURED_SECONDS = 5.0
 """Of training before anything is said about how long it will take."""
 
@@ -40,9 +46,14 @@ def train(
     select: Annotated[str, typer.Option(help="val: best validation score; last: no choice.")] = "val",
     set_: Annotated[list[str] | None, typer.Option("--set", help="Config field to change, as name=value.")] = None,
     device: Device = "auto",
+    executor: Where = "here",
+    gpus: Gpus = 1,
+    nodes: Nodes = "1",
     quiet: Quiet = False,
 ) -> None:
     """Train a model on a split; the same command resumes."""
+    crew = _gather(executor, gpus, nodes)
+    quiet = quiet or not crew.first
     from zoo.runner import train as run
 
     with shown_progress(quiet) as progress:
@@ -56,7 +67,28 @@ def train(
             device=device,
             progress=progress if quiet else _with_hint(progress, model, device),
         )
-    sys.stdout.write(f"{folder}\n")
+    if crew.first:
+        sys.stdout.write(f"{folder}\n")
+
+
+def _gather(executor: str, gpus: int, nodes: str) -> Crew:
+    """The processes that do this command; where they are to be started, the command is over when they end."""
+    from zoo.crew import here
+    from zoo.errors import UsageError
+    from zoo.launch import end_when_told, together
+
+    if executor not in ("here", "torchrun"):
+        raise UsageError(
+            f"--executor must be here or torchrun, not {executor!r}; for SLURM see 'zoo sweep run --help'."
+        )
+    if executor == "here" and (gpus, nodes) != (1, "1"):
+        raise UsageError("--gpus and --nodes are for a group of processes; add --executor torchrun.")
+    if executor == "torchrun" and "TORCHELASTIC_RUN_ID" not in os.environ:
+        raise typer.Exit(together(sys.argv[1:], gpus, nodes))
+    crew = here()
+    if crew.size > 1:
+        end_when_told()
+    return crew
 
 
 def _with_hint(progress: Callable[[int, int, str], None], model: str, device: str) -> Callable[[int, int, str], None]:
@@ -103,6 +135,9 @@ def eval_(
     shard: Annotated[str | None, typer.Option(help="K/N: compute only this part, 0 <= K < N.")] = None,
     output_dir: Annotated[Path | None, typer.Option(help="Where records/ grows.")] = None,
     again: Annotated[bool, typer.Option(help="Score although this record is here already.")] = False,
+    executor: Where = "here",
+    gpus: Gpus = 1,
+    nodes: Nodes = "1",
     offline: Annotated[bool, typer.Option(help="Never ask the network.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -110,6 +145,8 @@ def eval_(
     """Evaluate a model and its controls on a split, and write the record."""
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
+    crew = _gather(executor, gpus, nodes)
+    quiet = quiet or not crew.first
     from zoo.runner import evaluate
     from zoo.stages import ShardsMissingError
 
@@ -133,7 +170,10 @@ def eval_(
                 say=lambda sentence: quiet or sys.stderr.write(f"{sentence}\n"),
             )
     except ShardsMissingError:
-        sys.stderr.write(f"shard {shard} is done; when all are, run the command without --shard.\n")
+        if crew.first:
+            sys.stderr.write(f"shard {shard} is done; when all are, run the command without --shard.\n")
+        return
+    if not crew.first:
         return
     if as_json:
         print_json({"id": record.id, **record.model_dump(mode="json")})
