@@ -6,7 +6,6 @@ import dataclasses
 import math
 import re
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.models.resuming import check_resuming
+from tests.models.retrieval import SPEC, found, training
 from zoo.errors import UsageError
-from zoo.metrics.retrieval import top_k_accuracy
-from zoo.models.contrastive import Pairs, contrastive_loss, fitted
+from zoo.models.contrastive import Pairs, contrastive_loss
 from zoo.models.retrieval_encoders import (
     ATMS,
     NICE,
@@ -35,7 +34,7 @@ from zoo.models.retrieval_encoders import (
 )
 from zoo.registry import PACKAGE, read_yaml
 from zoo.specs import EEGSpec, ModelCard
-from zoo.training import Recipe, TrainingData, fit
+from zoo.training import Recipe, fit
 
 CARDS = {c.id: c for c in map(ModelCard.model_validate, read_yaml(PACKAGE / "models/retrieval_encoders.yaml"))}
 TOLERANCE = 1e-5
@@ -281,43 +280,8 @@ def test_each_pair_is_compared_with_its_picture_at_its_level() -> None:
 
 # --- training --------------------------------------------------------------------------------------------------------
 
-SPEC = spec(4, 30)
 TINY: dict[str, Any] = {"n_features": 12, "extractor": "means", "batch_size": 16, "steps": 4, "semantics": "corrected"}
 SEMANTICS = ("as_run", "corrected")
-
-
-def training(
-    n_pictures: int = 24, repetitions: int = 2, n_val: int = 8, people: tuple[str, ...] = ("01",)
-) -> TrainingData:
-    """People who see pictures of one colour in each of four quarters; a channel follows each quarter's brightness."""
-    rng, n = np.random.default_rng(3), n_pictures + n_val
-    quarters = rng.integers(0, 256, (n, 2, 2, 3))
-    images = [np.kron(quarter, np.ones((8, 8, 1))).astype(np.uint8) for quarter in quarters]
-    shown = np.tile(np.repeat(np.arange(n), repetitions), len(people))
-    bright = (quarters.mean(axis=3).reshape(n, 4) / 255 - 0.5)[shown]
-    eeg = bright[:, :, None] * np.sin(np.arange(30) / 3) + 0.05 * rng.standard_normal((len(shown), 4, 30))
-    train = shown < n_pictures
-    return TrainingData(
-        eeg=eeg.astype(np.float32),
-        labels=shown,
-        train=np.flatnonzero(train),
-        val=np.flatnonzero(~train),
-        n_classes=n,
-        images=images[:n_pictures],
-        image_labels=np.arange(n_pictures),
-        image_of_trial=np.where(train, shown, -1),
-        val_images=images[n_pictures:],
-        val_image_of_trial=np.where(train, -1, shown - n_pictures),
-        subjects=np.repeat(np.array(people), n * repetitions),
-        look=means,
-    )
-
-
-def means(extractor: str, output: str, pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean colours of quarters: what stands in for a frozen network."""
-    assert (extractor, output) == ("means", "features")
-    found = [fitted(picture).reshape(2, 112, 2, 112, 3).mean(axis=(1, 3)).ravel() / 255 for picture in pictures]
-    return np.stack(found).astype(np.float32)
 
 
 def test_pairs_are_means_per_person_or_single_trials() -> None:
@@ -361,15 +325,8 @@ def test_training_finds_unseen_pictures(options: dict[str, Any], tmp_path: Path)
     data = training(n_pictures=60, n_val=20)
     model = build(SPEC, **{**TINY, "steps": 60, "batch_size": 30, "lr": 3e-3, "centred": True, **options})
     (recipe,) = recipes(model, data, seed=0)
-    fitted = fit(recipe, tmp_path, seed=0)
-    assert fitted.best_step is not None
-    model.eval()
-    with torch.no_grad():
-        pairs = Pairs.of(data, "val", "mean")
-        queries = model.encode(pairs.eeg(data, np.arange(20), torch.device("cpu")))
-        gallery = model.embed_images(torch.from_numpy(means("means", "features", data.val_images)))
-    found = top_k_accuracy(queries=queries.numpy(), gallery=gallery.numpy(), own=pairs.pictures, k=5).value
-    assert found > 0.6  # chance is 0.25
+    assert fit(recipe, tmp_path, seed=0).best_step is not None
+    assert found(model, data, 5) > 0.6  # chance is 0.25
 
 
 def test_nice_as_run_keeps_its_last_epoch_whatever_is_asked_for() -> None:
