@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
+from uuid import uuid4
 
 from zoo.errors import MissingError, UsageError
 from zoo.store import read_json, write_json
@@ -149,6 +150,8 @@ def together(words: Sequence[str], gpus: int, nodes: str = "1") -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // gpus)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # a sentence of the zoo's says more
     options = parse_args([*group, f"--max-restarts={RESTARTS}", "-m", "zoo", *words])  # type: ignore[no-untyped-call]
+    if options.standalone:
+        options.rdzv_backend, options.rdzv_endpoint, options.rdzv_id = "c10d", "localhost:0", str(uuid4())
     config, command, given = config_from_args(options)
     try:
         elastic_launch(config=config, entrypoint=command)(*given)
