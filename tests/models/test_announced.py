@@ -12,8 +12,6 @@ NAMES = [
     "dreamdiffusion",
     "mind-vis",
     "brain-supervised-editing",
-    "realnet",
-    "cornet-s",
 ]
 
 

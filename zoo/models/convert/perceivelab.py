@@ -6,7 +6,7 @@ The released script saves whole modules. Such a file is code and is refused: in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from zoo import foreign
 from zoo.errors import IntegrityError, UsageError
 from zoo.models.convert import Converted
+from zoo.models.convert.plain import State, conv, linear, norm, sigmoid
 from zoo.store import file_sha256
 
 VERSION = "1"
@@ -26,7 +27,6 @@ KNOWN = {
     "eegnet": "batchnorm1.weight",
 }
 """Network → a tensor that only its state dict has."""
-State = Mapping[str, np.ndarray]
 
 
 def convert(source: Path) -> Converted:
@@ -118,16 +118,16 @@ def numpy_lstm(state: State, eeg: np.ndarray) -> np.ndarray:
     hidden = cell = np.zeros((len(eeg), recurrent.shape[0]))
     for t in range(eeg.shape[2]):
         i, f, g, o = np.split(eeg[:, :, t] @ kernel + hidden @ recurrent + bias, 4, axis=1)
-        cell = _sigmoid(f) * cell + _sigmoid(i) * np.tanh(g)
-        hidden = _sigmoid(o) * np.tanh(cell)
-    return _linear(state, "classifier", np.maximum(_linear(state, "encoder.output", hidden), 0))
+        cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(g)
+        hidden = sigmoid(o) * np.tanh(cell)
+    return linear(state, "classifier", np.maximum(linear(state, "encoder.output", hidden), 0))
 
 
 def numpy_eegchannelnet(state: State, eeg: np.ndarray) -> np.ndarray:
     """Logits of (n, 128, n_times), written out."""
 
     def layer(name: str, x: np.ndarray, **how: Any) -> np.ndarray:
-        return _conv(state, f"{name}.conv", np.maximum(_norm(state, f"{name}.norm", x), 0), **how)
+        return conv(state, f"{name}.conv", np.maximum(norm(state, f"{name}.norm", x), 0), **how)
 
     x = eeg[:, None]
     x = np.concatenate(
@@ -147,19 +147,19 @@ def numpy_eegchannelnet(state: State, eeg: np.ndarray) -> np.ndarray:
     )
     for i in range(4):
         block = f"encoder.res_blocks.{i}.0"
-        inner = np.maximum(_norm(state, f"{block}.bn1", _conv(state, f"{block}.conv1", x, pad=(1, 1))), 0)
-        x = np.maximum(_norm(state, f"{block}.bn2", _conv(state, f"{block}.conv2", inner, pad=(1, 1))) + x, 0)
+        inner = np.maximum(norm(state, f"{block}.bn1", conv(state, f"{block}.conv1", x, pad=(1, 1))), 0)
+        x = np.maximum(norm(state, f"{block}.bn2", conv(state, f"{block}.conv2", inner, pad=(1, 1))) + x, 0)
         x = layer(f"encoder.res_blocks.{i}.1", x, stride=(2, 2))
     x = layer("encoder.final_conv", x).reshape(len(eeg), -1)
-    return _linear(state, "classifier.2", np.maximum(_linear(state, "classifier.0", x), 0))
+    return linear(state, "classifier.2", np.maximum(linear(state, "classifier.0", x), 0))
 
 
 def numpy_eegnet(state: State, eeg: np.ndarray) -> np.ndarray:
     """Probabilities of (n, 128, 440), written out."""
 
     def layer(i: int, x: np.ndarray) -> np.ndarray:
-        made = _conv(state, f"encoder.conv{i}", x)
-        return _norm(state, f"encoder.batchnorm{i}", np.where(made > 0, made, np.expm1(np.minimum(made, 0))), epsilon=0)
+        made = conv(state, f"encoder.conv{i}", x)
+        return norm(state, f"encoder.batchnorm{i}", np.where(made > 0, made, np.expm1(np.minimum(made, 0))), epsilon=0)
 
     def pool(x: np.ndarray, kernel: tuple[int, int], stride: tuple[int, int]) -> np.ndarray:
         windows = np.lib.stride_tricks.sliding_window_view(x, kernel, axis=(2, 3))[:, :, :: stride[0], :: stride[1]]
@@ -170,7 +170,7 @@ def numpy_eegnet(state: State, eeg: np.ndarray) -> np.ndarray:
     x = pool(layer(2, np.pad(x, ((0, 0), (0, 0), (0, 1), (16, 17)))), (2, 2), (4, 4))
     for i, width in ((3, 4), (4, 6)):
         x = pool(layer(i, np.pad(x, ((0, 0), (0, 0), (4, 3), (2, 1)))), (2, width), (2, width))
-    return _sigmoid(_linear(state, "classifier.fc1", x.reshape(len(eeg), -1)))
+    return sigmoid(linear(state, "classifier.fc1", x.reshape(len(eeg), -1)))
 
 
 NUMPY: dict[str, Callable[[State, np.ndarray], np.ndarray]] = {
@@ -178,41 +178,3 @@ NUMPY: dict[str, Callable[[State, np.ndarray], np.ndarray]] = {
     "eegchannelnet": numpy_eegchannelnet,
     "eegnet": numpy_eegnet,
 }
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return np.asarray(1 / (1 + np.exp(-x)))
-
-
-def _linear(state: State, name: str, x: np.ndarray) -> np.ndarray:
-    return np.asarray(x @ state[f"{name}.weight"].T + state[f"{name}.bias"])
-
-
-def _norm(state: State, name: str, x: np.ndarray, *, epsilon: float = 1e-5) -> np.ndarray:
-    mean, var, gamma, beta = (
-        state[f"{name}.{key}"][:, None, None] for key in ("running_mean", "running_var", "weight", "bias")
-    )
-    return np.asarray((x - mean) / np.sqrt(var + epsilon) * gamma + beta)
-
-
-def _conv(
-    state: State,
-    name: str,
-    x: np.ndarray,
-    *,
-    stride: tuple[int, int] = (1, 1),
-    pad: tuple[int, int] = (0, 0),
-    dilation: int = 1,
-) -> np.ndarray:
-    """One tap of the kernel after the other; dilation is along the second axis."""
-    kernel = state[f"{name}.weight"]
-    x = np.pad(x, ((0, 0), (0, 0), (pad[0], pad[0]), (pad[1], pad[1])))
-    rows = (x.shape[2] - kernel.shape[2]) // stride[0] + 1
-    columns = (x.shape[3] - dilation * (kernel.shape[3] - 1) - 1) // stride[1] + 1
-    made = np.zeros((len(x), len(kernel), rows, columns))
-    for i in range(kernel.shape[2]):
-        for j in range(kernel.shape[3]):
-            seen = x[:, :, i : i + rows * stride[0] : stride[0], j * dilation :][..., : columns * stride[1] : stride[1]]
-            made += (kernel[:, :, i, j] @ seen.reshape(*seen.shape[:2], -1)).reshape(made.shape)
-    bias = state.get(f"{name}.bias")
-    return made if bias is None else made + bias[:, None, None]
