@@ -159,7 +159,7 @@ class _Site:
     @cached_property
     def tables(self) -> dict[str, list[Table]]:
         found: dict[str, list[Table]] = defaultdict(list)
-        for table in self.ranked:
+        for table in sorted(self.ranked, key=lambda table: (table.confounded, -len(table.entries))):
             found[table.track].append(table)
         return found
 

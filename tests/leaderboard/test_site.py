@@ -9,6 +9,10 @@ import io
 import json
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -211,6 +215,19 @@ def test_the_command_says_what_it_left_out(tmp_path: Path, make_record: Make) ->
     assert re.match(r"left out: records/.*0123456789ab-01234567\.json is not a valid record", called.stderr)
     assert put(tmp_path / "site" / "data.js")["hero"] is None
     assert len(rank([*FsBoard(tmp_path / "board").records()])) == 1
+
+
+def test_serve_shows_the_pages_until_it_is_interrupted(tmp_path: Path, make_record: Make) -> None:
+    FsBoard(tmp_path / "board").push(make_record())
+    command = [sys.executable, "-m", "zoo", "leaderboard", "serve", "--board", str(tmp_path / "board"), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as serving:
+        assert serving.stdout is not None
+        address = serving.stdout.readline().strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address)
+        with urllib.request.urlopen(f"{address}data.js") as answer:
+            assert answer.read().startswith(b"zoo.put(")
+        serving.send_signal(signal.SIGINT)
+    assert serving.returncode == 0
 
 
 # ---- samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -64,7 +65,8 @@ def serve(
         with ThreadingHTTPServer(("127.0.0.1", port), partial(Quiet, directory=str(built.folder))) as server:
             sys.stdout.write(f"http://127.0.0.1:{server.server_address[1]}/\n")
             sys.stdout.flush()
-            server.serve_forever()
+            with contextlib.suppress(KeyboardInterrupt):
+                server.serve_forever()
 
 
 def _board(url: str | None) -> tuple[FsBoard, str]:

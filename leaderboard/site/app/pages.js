@@ -77,13 +77,14 @@ const pages = (() => {
 
   function trackList() {
     const rows = zoo.data.tracks.map((track) => ({ ...track, best: track.rows?.[0]?.v?.[0] ?? null, model: track.rows?.[0]?.name, old: superseded(track), protocol: protocolOf(track) }));
-    const listed = rows.filter((row) => row.file);
+    const order = (row) => (row.old ? 10 : 0) + ["clean", "suspect", "unknown", "confounded"].indexOf(row.verdict);
+    const listed = rows.filter((row) => row.file).sort((a, b) => order(a) - order(b) || (a.id < b.id ? -1 : 1));
     const waiting = rows.filter((row) => !row.file);
     return { title: "Tracks", nodes: [
       h("h1", "Tracks"), muted("A track is a contest that never changes: dataset, split, metrics and controls are fixed by hash. Whatever would move a number makes a new @N."),
       tables.plain("Tracks", listed, [
         { title: "track", field: "id", grow: 3, min: 220, keep: true, cell: (row) => h("span.who", link("track", row.id, short(row.id)), row.old ? h("small", "older") : null) },
-        { title: "task", field: "task", min: 120 }, { title: "protocol", field: "protocol", min: 130 },
+        { title: "task", field: "task", min: 132 }, { title: "protocol", field: "protocol", min: 130 },
         { title: "audit", field: "verdict", min: 116, keep: true, cell: (row) => verdict(row.verdict) },
         { title: "results", field: "n", numeric: true, min: 80, cell: (row) => h("span", String(row.n)) },
         { title: "headline", field: "metric", grow: 1.4, min: 170, cell: (row) => h("span", `${row.metric} ${arrow(row.up)}`) },
@@ -100,7 +101,7 @@ const pages = (() => {
       h("h1", "Models"),
       tables.plain("Models", rows, [
         { title: "model", field: "id", grow: 1.4, min: 190, keep: true, cell: (row) => link("model", row.id) }, { title: "what it is", field: "title", grow: 3, min: 240, cell: (row) => h("span", row.title ?? "not registered") },
-        { title: "task", field: "task", min: 120 }, { title: "licence", field: "licence", min: 100 },
+        { title: "task", field: "task", min: 132 }, { title: "licence", field: "licence", min: 100 },
         { title: "claims", field: "n_claims", numeric: true, min: 84, cell: (row) => h("span", String(row.n_claims)) }, { title: "results", field: "n", numeric: true, min: 86, keep: true, cell: (row) => h("span", String(row.n)) },
       ], { initialSort: [{ column: "n", dir: "desc" }] }),
       announced.length ? section("announced", "Announced", h("ul.words", announced.map((card) => h("li", card.id)))) : null,
@@ -179,12 +180,13 @@ const pages = (() => {
     const newer = superseded(card);
     const nodes = [...head,
       h("p.badges", verdict(card.verdict), h("span.badge", card.task), protocolOf(card) ? h("span.badge", { title: PROTOCOLS[protocolOf(card)] ?? "" }, protocolOf(card)) : null, h("span.badge", `headline ${card.metric} ${arrow(card.up)}`)),
-      h("p.lead.small", `${card.task === "reconstruction" ? "Pictures made from EEG" : card.task === "recognition" ? "Classes told from EEG" : card.task === "encoding" ? "EEG predicted from pictures" : "Pictures changed by EEG"} of `, link("dataset", card.dataset, dataset?.title ?? card.dataset), `, split ${card.split}`,
+      h("p.lead.small", `${card.task === "reconstruction" ? "Pictures made from EEG" : card.task === "recognition" ? "Classes told from EEG" : card.task === "encoding" ? "EEG predicted from pictures" : card.task === "retrieval" ? "Pictures found by EEG" : "Pictures changed by EEG"} of `, link("dataset", card.dataset, dataset?.title ?? card.dataset), `, split ${card.split}`,
         protocolOf(card) ? ` (${PROTOCOLS[protocolOf(card)]})` : "", "."),
       newer ? h("p.note", "A newer version of this track has results too: ", zoo.data.tracks.filter((t) => t.file && t.id !== id && t.id.split("@")[0] === id.split("@")[0]).map((t) => link("track", t.id, short(t.id))), ".") : null];
-    found.tables.forEach((table, k) => nodes.push(...contest(id, table, k, found.tables.length, query, replace)));
+    const contests = found.tables.map((table, k) => contest(id, table, k, found.tables.length, query, replace, table.audit?.verdict === found.tables[0].audit?.verdict));
     const samples = gallery.beside(found.samples ?? []);
-    if (samples) nodes.push(section("samples", "Samples", muted("The same trials for every model, chosen by a hash before there was any result. Every sample of a model, and all its controls, are on the page of its record."), samples));
+    if (samples) contests[0].splice(1, 0, section("samples", "Samples", muted("The same trials for every model, chosen by a hash before there was any result. Every sample of a model, and all its controls, are on the page of its record."), samples));
+    nodes.push(...contests.flat());
     if (found.comparisons?.length) nodes.push(comparisons(found.comparisons));
     const rows = (await load("claims.js")).filter((row) => row.dataset === card.dataset || row.dataset === card.dataset.replace(/-(5-95|14-70|55-95|raw)$/, ""));
     nodes.push(section("published", "Claimed against measured", ...(rows.length ? claimed(rows, card.metric, true) : [muted("We know of no published number on this dataset.")])));
@@ -192,7 +194,7 @@ const pages = (() => {
     return { title: short(id), nodes };
   }
 
-  function contest(id, table, k, n, query, replace) {
+  function contest(id, table, k, n, query, replace, told) {
     const suffix = n > 1 ? `-${k + 1}` : "";
     const names = table.metrics.map((m) => m.id);
     const state = { metric: names.includes(query.metric) ? query.metric : table.metric, shown: (query.show ?? "").split(",").filter((name) => names.includes(name)), q: query.q ?? "", audit: query.audit ?? "", controls: query.controls !== "0", sort: query.sort, dir: query.dir };
@@ -247,12 +249,12 @@ const pages = (() => {
         h("button", { type: "button", onclick: () => exports_.save(`${short(id)}.bib`, exports_.bibtex(sources(id, visible())), "text/plain") }, "BibTeX")),
       counted);
     const parts = [
-      section(`ranks${suffix}`, n > 1 ? `Ranks: ${table.metric}, ${table.confounded ? "confounded" : "not confounded"}` : "Ranks", table.notes.map((note) => h("p.note", note)), tools, grid,
+      section(`ranks${suffix}`, n > 1 ? `Ranks, table ${k + 1} of ${n}${table.confounded ? " (confounded)" : ""}` : "Ranks", n > 1 && table.signature ? muted("Measured as ", h("code", table.signature)) : null, table.notes.map((note) => h("p.note", note)), tools, grid,
         table.rows.some((row) => row.tied) ? muted(`= marks a tie: no difference to the leader of the group is shown, by ${{ paired: "paired tests of all pairs on the trials they share", intervals: "intervals that overlap", mixed: "paired tests where both have values per trial, else by intervals" }[table.ties] ?? "intervals"}.`) : null),
       section(`intervals${suffix}`, "Intervals", h("div.tools", metricSelect(table, state, (name) => { remember({ metric: name }); draw(); })), plotted),
       section(`cost${suffix}`, "Quality and cost", h("div.tools", h("label", "cost ", h("select", { onchange: (event) => { cost = event.target.value; draw(); } }, [["params", "parameters"], ["speed", "time per image"], ["memory", "memory"]].map(([name, words]) => h("option", { value: name }, words))))), traded),
     ];
-    if (table.audit && Object.keys(table.audit.evidence ?? {}).length) parts.push(section(`audit${suffix}`, "What else tells the class", audited(table.audit)));
+    if (table.audit && !(k && told) && Object.keys(table.audit.evidence ?? {}).length) parts.push(section(`audit${suffix}`, "What else tells the class", audited(table.audit)));
     return parts;
   }
 

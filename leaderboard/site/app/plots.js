@@ -138,8 +138,8 @@ const plots = (() => {
     const telling = (row) => typeof row.p === "number" && row.p <= (evidence.level ?? 0.01);
     const draws = (row) => !row.name.startsWith("band_") && row.name !== "means";
     const draw = (width) => Plot.plot({
-      width, style, height: 44 + 25 * rows.length, marginLeft: narrow() ? 132 : 172, marginRight: 18, marginTop: 8,
-      x: { label: "share of classes told →", domain: [0, 1], grid: true, ticks: 5, tickFormat: "%" },
+      width, style, height: 58 + 25 * rows.length, marginLeft: narrow() ? 132 : 172, marginRight: 22, marginTop: 8, marginBottom: 44,
+      x: { label: "share of trials whose class is told →", labelOffset: 40, domain: [0, 1], grid: true, ticks: 5, tickFormat: narrow() ? (d) => `${Math.round(d * 100)}` : "%" },
       y: { domain: rows.map((row) => row.label), label: null, tickSize: 0 },
       marks: [
         Plot.ruleY(rows.filter((row) => typeof row.low === "number"), { y: "label", x1: "low", x2: "high", stroke: "var(--control)", strokeOpacity: 0.4, strokeWidth: 9 }),
