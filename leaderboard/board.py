@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,9 +13,8 @@ from fsspec.registry import known_implementations
 
 from leaderboard.derived import TABLES, derived
 from leaderboard.ranking import Table, rank
-from leaderboard.standing import MAX_BYTES as NOTE_BYTES
 from leaderboard.standing import Note
-from leaderboard.submission import RECORD_BYTES, UNITS_BYTES, Placed, Submission, require_named_bytes
+from leaderboard.submission import NOTE_BYTES, RECORD_BYTES, UNITS_BYTES, Placed, Submission, require_named_bytes
 from zoo.errors import GateError, IntegrityError, MissingError, UnknownNameError, UsageError, ZooError
 from zoo.record import Record
 from zoo.specs import Protocol as SplitProtocol
@@ -125,9 +123,7 @@ class FsBoard:
         ]
 
     def _add(self, submission: Submission) -> str:
-        require_named_bytes(
-            submission, None if submission.units is None else hashlib.sha256(submission.units).hexdigest()
-        )
+        require_named_bytes(submission)
         for path, data in submission.files.items():
             self._create(path, data)
         return submission.path
@@ -299,6 +295,18 @@ def tables(board: Shelf, *, track: str | None = None, protocols: Protocols | Non
         return paired_p(group, board.units)
 
     return rank(records, notes=notes, pairs=pairs, protocols=protocols)
+
+
+def open_board(text: str | Path) -> Board:
+    """The board that a user means: ``hub:organisation/name`` is a dataset repo, all else a folder or URL."""
+    name = str(text)
+    for prefix in ("hub:", "hf-hub:"):
+        if name.startswith(prefix):
+            from leaderboard.hubboard import HubBoard
+            from zoo.hub import Place
+
+            return HubBoard(Place.parse(name.removeprefix(prefix), "dataset"))
+    return FsBoard(text)
 
 
 def _package(url: str) -> str:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
 
+from leaderboard.submission import NOTE_BYTES
 from zoo.errors import IntegrityError, UsageError
 from zoo.record import Record
 from zoo.specs import SHA256, Spec
@@ -21,8 +22,6 @@ from zoo.store import digest, json_bytes
 Kind = Literal["submitted", "validated", "attested", "contested", "settled", "retracted"]
 Level = Literal["self", "validated", "reproduced", "attested"]
 State = Literal["", "contested", "retracted"]
-MAX_BYTES = 1 << 14
-"""A note is a sentence or two."""
 
 
 class Note(Spec):
@@ -56,8 +55,8 @@ class Note(Spec):
             UsageError: It is none, or too long for one.
             IntegrityError: It is another than its name says.
         """
-        if len(data) > MAX_BYTES:
-            raise UsageError(f"notes/{path} has more than the {MAX_BYTES} bytes of any note.")
+        if len(data) > NOTE_BYTES:
+            raise UsageError(f"notes/{path} has more than the {NOTE_BYTES} bytes of any note.")
         try:
             note = cls.model_validate_json(data)
         except ValidationError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ RECORD_BYTES = 4 << 20
 """A record is some kilobytes; whatever is larger is none, and is not read."""
 UNITS_BYTES = 32 << 20
 """The same for the values per trial beside it."""
+NOTE_BYTES = 1 << 14
+"""A note is a sentence or two."""
 PICTURE_BYTES = 8 << 20
 SAMPLES_BYTES = 64 << 20
 """All sheets of samples together."""
@@ -144,9 +147,10 @@ def _bytes(path: Path, limit: int, what: str) -> bytes:
     return path.read_bytes()
 
 
-def require_named_bytes(submission: Submission, units_sha256: str | None) -> None:
+def require_named_bytes(submission: Submission) -> None:
     """Raise unless the values per trial are those that the record names."""
-    record, found = submission.record, units_sha256
+    record = submission.record
+    found = None if submission.units is None else hashlib.sha256(submission.units).hexdigest()
     if found is not None and found != record.units_sha256:
         raise IntegrityError(
             f"the per-unit values of {record.id[:12]} must have sha256 {str(record.units_sha256)[:16]}… "

@@ -14,9 +14,15 @@ from rich.text import Text
 from leaderboard.ranking import Row, Table
 
 if TYPE_CHECKING:
+    from leaderboard.claims import ClaimRow
     from leaderboard.compare import Comparison, Difference
 
 COLOURS = {"clean": "green", "suspect": "yellow", "confounded": "bold red", "unknown": "dim"}
+TIES = {
+    "paired": "=: not shown to differ by paired tests of all pairs; 'zoo compare A B' tests a pair named beforehand",
+    "intervals": "=: intervals overlap; 'zoo compare A B' tests a pair on the trials they share",
+    "mixed": "=: not shown to differ, by paired tests or, where values per trial are missing, by intervals",
+}
 PER_GRID = 5
 """Other metrics side by side: what 80 columns hold."""
 
@@ -41,11 +47,34 @@ def as_json(tables: list[Table]) -> list[dict[str, Any]]:
         {
             **{key: getattr(table, key) for key in ("track", "split", "metric", "signature", "higher_is_better")},
             "confounded": table.confounded,
+            "ties": table.ties,
             "notes": list(table.notes),
             **{part: [_row_json(row) for row in getattr(table, part)] for part in ("entries", "controls", "unscored")},
         }
         for table in tables
     ]
+
+
+def render_claims(rows: Sequence[ClaimRow]) -> RenderableType:
+    """Claims with their sources, each beside the record that comes closest."""
+    if not rows:
+        return Text("No claims.")
+    grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("model", "dataset", "metric", "claimed", "measured", "delta", "outcome", "source"):
+        grid.add_column(name, justify="right" if name in ("claimed", "measured", "delta") else "left", overflow="fold")
+    reasons: dict[str, None] = {}
+    for row in rows:
+        found = row.reproduced
+        dataset = row.dataset + (f"/{row.condition}" if row.condition else "")
+        claimed = _number(row.claimed) + (f" ± {_number(row.spread)}" if row.spread is not None else "")
+        measured = "" if found is None else _number(found.value)
+        delta = "" if found is None else f"{found.delta:+.3g}"
+        source = f"{row.source} ({row.status})" + (f"; {row.note}" if row.note else "")
+        cells = (row.model, dataset, row.metric, claimed, measured, delta, row.outcome, source)
+        grid.add_row(*map(_text, cells))
+        if row.reason:
+            reasons[f"{row.model} on {row.dataset}: {row.reason}"] = None
+    return Group(grid, *(_text(reason, "dim") for reason in reasons))
 
 
 def render_comparison(comparison: Comparison) -> RenderableType:
@@ -117,7 +146,7 @@ def _parts(table: Table, metrics: Sequence[str]) -> Iterator[RenderableType]:
     if rows:
         yield _ranks(table)
     if len(table.entries) > len({row.tie for row in table.entries}):
-        yield Text("=: intervals overlap; 'zoo compare A B' tests a pair on the trials they share", "dim")
+        yield Text(TIES[table.ties], "dim")
     known = {name for row in rows for name, value in row.values.items() if value.value is not None} - {table.metric}
     others = [name for name in metrics if name in known]
     for start in range(0, len(others), PER_GRID):
@@ -125,6 +154,9 @@ def _parts(table: Table, metrics: Sequence[str]) -> Iterator[RenderableType]:
         yield _others(table, others[start : start + PER_GRID])
     if left := len(known - {*others}):
         yield Text(f"{left} more metrics: --metric NAME shows one, --json all", "dim")
+    for row in (*table.entries, *table.controls):
+        if row.state:
+            yield _text(f"{row.name} {row.record[:7]} is {row.state}: {row.state_reason}", "yellow")
     for row in table.unscored:
         yield _text(f"{row.name} {row.record[:7]} has no score: {row.headline.reason}")
     for note in table.notes:

@@ -467,16 +467,16 @@ def test_the_command_that_brings_a_metric_is_on_one_line(
 def test_a_partial_record_is_pushed_only_if_allowed_and_once(
     tmp_path: Path, make_record: Callable[..., Record]
 ) -> None:
-    record, board = make_record(status="partial", limit=9), tmp_path / "board"
+    record, board = make_record(status="partial", limit=9, track="reconstruction/mine.a@0"), tmp_path / "board"
     record.write(tmp_path / "record.json")
     assert refused(3, "push", tmp_path / "record.json", "--board", board) == (
-        f"a board takes complete records, but {record.id[:12]} is partial; "
+        f"nothing was sent: {record.id[:12]}: it is partial; "
         "evaluate without --limit, or push it with --allow-partial to a board of your own."
     )
     assert not list(tmp_path.rglob("board/**/*.json"))
-    for _ in range(2):
+    for said in ("", f"{record.id[:12]} was there already\n"):
         result = call("push", tmp_path / "record.json", "--board", board, "--allow-partial")
-        assert (result.exit_code, result.stdout, result.stderr) == (0, f"records/{record.name}\n", "")
+        assert (result.exit_code, result.stdout, result.stderr) == (0, f"{board}/records/{record.name}\n", said)
         assert [path.relative_to(board).as_posix() for path in board.rglob("*.json")] == [f"records/{record.name}"]
 
 

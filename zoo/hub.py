@@ -89,6 +89,10 @@ class Place(NamedTuple):
         return f"{self.repo}@{self.revision[:8] if COMMIT.fullmatch(self.revision) else self.revision}"
 
 
+class MovedError(ZooError):
+    """Others were faster: what is to be published was made from an older commit."""
+
+
 class Pull(NamedTuple):
     """A pull request."""
 
@@ -227,9 +231,11 @@ def publish(
     folder: Path,
     *,
     message: str,
+    description: str = "",
     create_pr: bool = True,
     delete: Sequence[str] = (),
     private: bool = False,
+    parent: str | None = None,
     progress: Progress | None = None,
 ) -> Published:
     """Put the files of a folder into a repo by one commit, and return the address of the pull request or commit.
@@ -242,15 +248,17 @@ def publish(
         place: The repo; its revision is the branch to commit to (main if None).
         folder: Its files keep their paths.
         message: Title of the commit or pull request.
+        description: What stands below it, as Markdown.
         create_pr: Propose the change instead of making it.
         delete: Paths to remove, or folders that end in ``/``; what ``folder`` holds stays.
         private: Whether a new repo is private.
+        parent: The commit that ``folder`` was made from; if the branch is no longer there, nothing is tried again.
         progress: Called with (bytes stored, bytes in all, repo).
 
     Raises:
         MissingError: No token, no network, or no right to.
         UsageError: Nothing to publish, or the Hub refuses the content.
-        ZooError: Others kept changing the repo; nothing was published.
+        ZooError: Others kept changing the repo; nothing was published. ``MovedError`` if it is no longer at ``parent``.
 
     Conflicts, failures of the Hub and lost connections are tried again.
     """
@@ -273,6 +281,8 @@ def publish(
             except RepositoryNotFoundError:
                 api.create_repo(place.repo, repo_type=place.kind, private=private, exist_ok=True)
                 head = api.repo_info(**_where(place)).sha
+            if parent is not None and parent != head:
+                raise MovedError(f"{place.repo} was changed by others meanwhile; run the same command again.")
             additions = _additions(paths, additions)
             try:
                 _store(api, additions, place, create_pr, progress or (lambda done, total, what: None))
@@ -283,6 +293,7 @@ def publish(
                     **_where(place),
                     operations=[*map(CommitOperationDelete, gone), *additions],
                     commit_message=message,
+                    commit_description=description,
                     create_pr=create_pr,
                     parent_commit=head,  # what is unchanged, and so left out, was found against this commit
                 )
@@ -325,6 +336,20 @@ def listing(place: Place) -> dict[str, int]:
     folder = cache_dir("hub", place.kind, *place.repo.split("/"), place.revision or "")
     with _explained(place, f"the files of {place} are not known on this machine"):
         return {source.name: source.size or 0 for source in _listed(place, folder, None)}
+
+
+def holds(place: Place, files: Mapping[str, bytes]) -> bool | None:
+    """Whether one commit has exactly these bytes under these paths; None if it has none of the paths."""
+    with _explained(place, f"the files of {place} are not known", asks=True) as api:
+        held = {info.path: _hub_digest(info) for info in _files(api.get_paths_info(**_where(place), paths=[*files]))}
+    if not held:
+        return None
+    return all(_digest_of(data, len(held.get(path, ""))) == held.get(path) for path, data in files.items())
+
+
+def page(place: Place, path: str) -> str:
+    """Address of the page that shows a file."""
+    return f"{_page(place)}/blob/{place.revision or 'main'}/{path}"
 
 
 def proposal(place: Place, number: int) -> Proposal:
@@ -388,9 +413,12 @@ def _blob(digest: str, name: str) -> Path:
 
 def _digest(path: Path, kind: int) -> str:
     """sha256 (64 hex) of a file, or the sha1 (40 hex) git knows it by."""
+    return file_sha256(path) if kind == 64 else _digest_of(path.read_bytes(), kind)
+
+
+def _digest_of(data: bytes, kind: int) -> str:
     if kind == 64:
-        return file_sha256(path)
-    data = path.read_bytes()
+        return hashlib.sha256(data).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 

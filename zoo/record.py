@@ -178,7 +178,7 @@ class Record(_Part):
             IntegrityError: The id in the file is not the hash of its identity.
         """
         try:
-            content = json.loads(data)
+            content = json.loads(data, object_pairs_hook=_once, parse_constant=_finite)
             if not isinstance(content, dict):
                 raise UsageError(f"{where} must hold a record, but holds a {type(content).__name__}.")
             claimed = content.pop("id", None)
@@ -192,3 +192,16 @@ class Record(_Part):
         if claimed != found:
             raise IntegrityError(f"{where} says id {str(claimed)[:12]} but its identity hashes to {found[:12]}.")
         return record
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two equal keys every reader would take another one."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(name for at, (name, _) in enumerate(pairs) if name in dict(pairs[:at]))
+        raise ValueError(f"it says {twice[:100]!r} twice")
+    return found
+
+
+def _finite(name: str) -> float:
+    raise ValueError(f"it holds {name}, which is no number; null with a reason says that there is none")

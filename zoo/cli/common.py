@@ -169,27 +169,35 @@ def number(value: Value | None, *, interval: bool = False) -> str:
     return f"{number} [{value.interval[0]:.3g}, {value.interval[1]:.3g}]"
 
 
+def require_board(url: str | None) -> None:
+    """Refuse a folder that is not there, which would look like an empty board."""
+    from zoo.errors import UsageError
+
+    remote = url is None or "://" in url or url.startswith(("hub:", "hf-hub:"))
+    if not remote and not Path(str(url)).is_dir():
+        raise UsageError(f"--board must be a folder that exists or a URL, but {url} is not; check its spelling.")
+
+
 def show_board(
     url: str | None, *, track: str | None = None, metrics: Sequence[str] = (), as_json: bool = False
 ) -> None:
-    from leaderboard.board import FsBoard
-    from leaderboard.ranking import rank
+    from leaderboard.board import open_board
+    from leaderboard.board import tables as tables_of
     from leaderboard.table import as_json as to_json
     from leaderboard.table import render
     from zoo import registry
     from zoo.errors import UsageError, did_you_mean
     from zoo.store import cache_dir
 
-    board = FsBoard(url or str(cache_dir("board")))
-    if url is not None and "://" not in url and not Path(url).is_dir():
-        raise UsageError(f"--board must be a folder that exists or a URL, but {url} is not; check its spelling.")
-    records = list(board.records())
-    here = sorted({record.identity.track for record in records})
+    require_board(url)
+    board = open_board(url or str(cache_dir("board")))
+    here = sorted({record.identity.track for record in board.records()})
     if track not in (None, *here, *registry.tracks.names()):
         close = did_you_mean(str(track), here or registry.tracks.names())
         listed = f"Its tracks are: {', '.join(here)}." if here else "See 'zoo list tracks'."
         raise UsageError(f"no record on this board is of track {track!r}{close} {listed}")
-    tables = rank([record for record in records if track in (None, record.identity.track)])
+    protocols = {(card.id, split.id): split.protocol for card in registry.datasets.cards() for split in card.splits}
+    tables = tables_of(board, track=track, protocols=protocols)
     for problem in board.problems:
         sys.stderr.write(f"left out: {problem}\n")
     if as_json:
