@@ -25,13 +25,20 @@ from zoo.errors import ZooError
 UNFINISHED = re.compile(r"\..+\.[0-9a-f]{16}")
 """Names that ``_beside`` gives."""
 DAY_SECONDS = 86_400.0
+FETCHED = ("datasets", "downloads", "exports", "hub")
+"""What a cache holds that was brought and prepared, not computed."""
 kept: dict[Path, int] = {}
 """Bytes of every file and folder that this process has put on disk; what is written again counts once."""
 
 
 def cache_dir(*parts: str) -> Path:
-    """``ZOO_CACHE``, else ``$XDG_CACHE_HOME/zoo``, else ``~/.cache/zoo``; nothing is created."""
+    """``ZOO_CACHE``, else ``$XDG_CACHE_HOME/zoo``, else ``~/.cache/zoo``; nothing is created.
+
+    What is computed goes to ``ZOO_SHARED``, if that is set: hosts with caches of their own find each other's work there.
+    """
     root = os.environ.get("ZOO_CACHE")
+    if parts and parts[0] not in FETCHED:
+        root = os.environ.get("ZOO_SHARED") or root
     base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zoo"
     return base.expanduser().joinpath(*parts)
 
