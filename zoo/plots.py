@@ -52,6 +52,48 @@ def sample_grid(grid: Grid, path: Path, *, title: str) -> None:
     write_bytes(path, sink.getvalue())
 
 
+def confusion_plot(counts: np.ndarray, path: Path, *, concepts: tuple[str, ...], title: str) -> None:
+    """Draw as PNG what share of the trials of every class was named which class.
+
+    Shape:
+        counts: (n_classes, n_classes) numbers of trials; row: shown, column: named. A class without trials stays blank.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    n, share = len(concepts), shares(counts)
+    size = min(2.5 + 0.45 * n, 14)
+    figure = Figure(figsize=(size + 1, size), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    drawn = axis.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    axis.set(xlabel="named", ylabel="shown", title=title)
+    axis.title.set_fontsize(9)
+    if n <= 40:
+        axis.set_xticks(range(n), concepts, rotation=90, fontsize=8)
+        axis.set_yticks(range(n), concepts, fontsize=8)
+    if n <= 12:
+        for row, column in np.argwhere(np.isfinite(share)):
+            dark = "white" if share[row, column] > 0.5 else "black"
+            axis.text(column, row, f"{share[row, column]:.2f}", ha="center", va="center", fontsize=7, color=dark)
+    figure.colorbar(drawn, ax=axis, label="share of the trials of a class")
+    sink = io.BytesIO()
+    figure.savefig(sink, format="png")
+    write_bytes(path, sink.getvalue())
+
+
+def shares(counts: np.ndarray) -> np.ndarray:
+    """Rows of counts as shares of their sum; NaN where that is 0.
+
+    Example:
+        >>> shares(np.array([[3, 1], [0, 0]])).tolist()
+        [[0.75, 0.25], [nan, nan]]
+    """
+    total = counts.sum(axis=1, keepdims=True)
+    found: np.ndarray = np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
+    return found
+
+
 def audit_plot(
     report: LeakageReport, timeline: np.ndarray, path: Path, *, concepts: tuple[str, ...], title: str, most: int = 40
 ) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from zoo import __version__, provenance, registry, scoring, stages, weights
 from zoo.audits.duplicates import Pictures, thumbnails
 from zoo.audits.leakage import LeakageReport, audit_split
-from zoo.brains import brains
+from zoo.brains import brains, encoding
 from zoo.datasets import base as data_room
 from zoo.datasets.base import EEGDataset
 from zoo.errors import IntegrityError, UsageError, ZooError
@@ -40,7 +40,7 @@ from zoo.plan import (
     silent,
     split_sha,
 )
-from zoo.plots import sample_grid
+from zoo.plots import confusion_plot, sample_grid
 from zoo.queries import Queries
 from zoo.record import Audit, Cost, Identity, Provenance, Record, System, Value
 from zoo.responses import Responses
@@ -231,6 +231,8 @@ def evaluate(
     if result.images is not None:
         _draw(result.images, path.with_suffix(".png"))
         write_gallery(result.images, path.with_suffix(".samples"))
+    elif (named := result.values.get("classifier_accuracy")) is not None and named.value is not None:
+        _draw_confusion(plan, path.with_suffix(".png"))
     return record
 
 
@@ -298,6 +300,20 @@ def _draw(images: Images, path: Path) -> None:
     )
     if not kept.exists():
         sample_grid(images.grid(), kept, title=f"{images.plan.info.model} on {images.plan.track.id}")
+    write_bytes(path, kept.read_bytes())
+
+
+def _draw_confusion(plan: Plan, path: Path) -> None:
+    """What the model's own classifier called the classes, beside the record, drawn once for the same features."""
+    identity = {**plan.identity_of(plan.test_rows), "track": plan.track.id, "code": provenance.code_sha256("zoo.plots")}
+    kept = stage_dir("confusions", identity) / "confusion.png"
+    if not kept.exists():
+        from sklearn.metrics import confusion_matrix
+
+        named = _logits(plan, encoding(plan, plan.test_rows)()).argmax(axis=1)
+        counts = confusion_matrix(plan.data.labels[plan.test_rows], named, labels=range(len(plan.data.concepts)))
+        title = f"{plan.info.model} on {plan.track.id}"
+        confusion_plot(counts, kept, concepts=tuple(plan.data.concepts), title=title)
     write_bytes(path, kept.read_bytes())
 
 

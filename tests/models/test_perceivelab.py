@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import zoo
@@ -334,7 +335,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_training_takes_the_classes_of_the_dataset_and_evaluation_scores_the_head() -> None:
+def test_training_takes_the_classes_of_the_dataset_and_evaluation_scores_the_head(cache: Path) -> None:
     options: dict[str, Any] = {"encoder_steps": 150, "lstm_units": 32, "encoder_lr": 5e-3}
     zoo.train("eeg-lstm.small", "phantom", overrides=options, device="cpu")
     model = zoo.load("eeg-lstm.small")
@@ -343,6 +344,8 @@ def test_training_takes_the_classes_of_the_dataset_and_evaluation_scores_the_hea
     assert record.identity.track == "recognition/phantom.stimulus-out@1"
     assert record.headline == "classifier_accuracy"
     assert set(record.controls) == {"shuffled-eeg", "other-subject", "gaussian-eeg"}
+    with Image.open((cache / "board/records" / record.name).with_suffix(".png")) as drawn:  # how classes were confused
+        assert len(drawn.convert("L").getcolors()) > 100
     own, shuffled = (side.values["classifier_accuracy"] for side in (record, record.controls["shuffled-eeg"]))
     assert own.chance == pytest.approx(1 / 6)
     assert own.value is not None
@@ -358,7 +361,7 @@ def test_training_takes_the_classes_of_the_dataset_and_evaluation_scores_the_hea
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_head_of_other_classes_is_null_with_the_reason() -> None:
+def test_a_head_of_other_classes_is_null_with_the_reason(cache: Path) -> None:
     zoo.train("siskind-cnn.small", "phantom", overrides={"encoder_steps": 2, "n_classes": 40}, device="cpu")
     record = zoo.evaluate("siskind-cnn.small", "phantom", device="cpu", limit=60)
     found = record.values["classifier_accuracy"]
@@ -366,6 +369,7 @@ def test_a_head_of_other_classes_is_null_with_the_reason() -> None:
     assert found.reason == (
         "a classifier must know the 6 classes of the dataset but knows 40; train it on this dataset."
     )
+    assert not [*(cache / "board/records").rglob("*.png")]  # nothing to draw
     assert record.values["logistic_accuracy"].value is not None
 
 
