@@ -30,7 +30,7 @@ DATASETS = (
     "envisioned-speech-digit",
     "envisioned-speech-character",
 )
-STEPS = 1000
+STEPS = 600
 NETWORKS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(
         (
