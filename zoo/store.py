@@ -34,7 +34,7 @@ kept: dict[Path, int] = {}
 def cache_dir(*parts: str) -> Path:
     """``ZOO_CACHE``, else ``$XDG_CACHE_HOME/zoo``, else ``~/.cache/zoo``; nothing is created.
 
-    What is computed goes to ``ZOO_SHARED``, if that is set: hosts with caches of their own find each other's work there.
+    What is computed goes to ``ZOO_SHARED``, if that is set: there, hosts with caches of their own find others' work.
     """
     root = os.environ.get("ZOO_CACHE")
     if parts and parts[0] not in FETCHED:
