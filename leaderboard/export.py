@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -33,8 +33,8 @@ class Named:
     task: str | None = None
     model: str | None = None
     repo: tuple[str, str] | None = None
-    titles: Mapping[str, str] = {}  # noqa: RUF012 - frozen
-    best: Mapping[str, float] = {}  # noqa: RUF012
+    titles: Mapping[str, str] = field(default_factory=dict)
+    best: Mapping[str, float] = field(default_factory=dict)
 
 
 def export(record: Record, kind: str, named: Named | None = None) -> str:
@@ -195,6 +195,8 @@ def _every_eval_ever(record: Record, named: Named) -> str:
                     "id": f"{ORG}/{of.model}",
                     "developer": ORG,
                     "additional_details": {
+                        "deployment_type": "self_deployed",
+                        "model_availability": "unknown",
                         "weights_sha256": of.weights_sha256,
                         "seed": str(of.seed),
                         "selection": made.selection,
