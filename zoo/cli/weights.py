@@ -24,7 +24,8 @@ def weights_pull(
     """Fetch published weights, pinned and verified."""
     from zoo import hub, modelrepo, registry
     from zoo.errors import MissingError, UnknownNameError, UsageError, did_you_mean
-    from zoo.metrics.base import PACKAGED, extractor_cards
+    from zoo.metrics.base import extractor_cards
+    from zoo.packaged import PACKAGED
     from zoo.weights import announced
 
     def say(sentence: str) -> None:

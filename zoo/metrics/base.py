@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,14 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from zoo.errors import IntegrityError, MissingError, UnknownNameError, UsageError
-from zoo.hub import fetch
+from zoo import packaged
+from zoo.errors import UnknownNameError, UsageError
 from zoo.metrics.rows import check_rows
 from zoo.registry import read_yaml
 from zoo.specs import ExtractorCard, MetricCard
-from zoo.store import file_sha256
-
-PACKAGED = "package:"
 
 
 @dataclass(frozen=True)
@@ -126,22 +122,4 @@ def weights_path(card: ExtractorCard) -> Path | None:
         MissingError: They are not here; the message names the command that brings them.
         IntegrityError: They are here but their sha256 is not the pinned one.
     """
-    if card.file is None:
-        return None
-    url = card.file.url or ""
-    if not url.startswith(PACKAGED):
-        return fetch(card.file, bring=f"zoo weights pull {card.id}")
-    module, _, inside = url.removeprefix(PACKAGED).partition("/")
-    spec = importlib.util.find_spec(module)  # finds the folder without running the package's code
-    path = Path(next(iter((spec and spec.submodule_search_locations) or ["."]))) / inside
-    if spec is None or not path.is_file():
-        package = module.replace("_", "-")
-        raise MissingError(
-            f"{card.id} needs the package {package}, which is not here.\nto install it, run: pip install {package}"
-        )
-    if (found := file_sha256(path)) != card.file.sha256:
-        raise IntegrityError(
-            f"{path.name} of package {module} must have sha256 {card.file.sha256[:16]}… but has {found[:16]}…; "
-            "reinstall it."
-        )
-    return path
+    return None if card.file is None else packaged.find(card.file, card.id, bring=f"zoo weights pull {card.id}")

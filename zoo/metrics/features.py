@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.backbones import timm_efficientnet_lite0
 from zoo.errors import IntegrityError, UsageError
 from zoo.metrics.base import extractor_card, weights_path
 from zoo.registry import load_object
@@ -274,9 +275,6 @@ class EfficientNetLite0(Network):
     other choice raises the cross-entropy (tests/metrics/test_features.py).
     """
 
-    depths = (1, 2, 2, 3, 3, 4, 1)
-    """Blocks of each stage."""
-
     def __init__(self) -> None:
         import timm
 
@@ -284,21 +282,7 @@ class EfficientNetLite0(Network):
         self.net: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
 
     def published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        names = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
-        names["_fc"] = "classifier"
-        blocks = [(stage, block) for stage, depth in enumerate(self.depths) for block in range(depth)]
-        for number, (stage, block) in enumerate(blocks):
-            layers = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
-            layers |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
-            if number == 0:  # the first block does not expand
-                layers = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-            for theirs, ours in layers.items():
-                names[f"_blocks.{number}.{theirs}"] = f"blocks.{stage}.{block}.{ours}"
-        renamed = {}
-        for key, value in state.items():
-            layer, _, leaf = key.rpartition(".")
-            renamed[f"net.{names[layer]}.{leaf}"] = value
-        return renamed
+        return {f"net.{key}": value for key, value in timm_efficientnet_lite0(state).items()}
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """Early (n, 256), means of 4 × 4 cells behind the first block; features (n, 1280), pooled; logits (n, 1000)."""
