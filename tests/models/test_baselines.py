@@ -87,7 +87,7 @@ def test_band_power_is_scikit_learns_shrunk_lda(n_classes: int, tmp_path: Path) 
 def test_riemann_is_pyriemanns_tangent_space_and_scikit_learns_logistic_regression(
     n_classes: int, tmp_path: Path
 ) -> None:
-    """To 1e-4: pyriemann stops its mean at 1e-9, features are handed on in float32, and both fits stop at 1e-4."""
+    """Features to 1e-5, since they are float32; probabilities to 1e-3, since the two fits stop at slightly other ends."""
     pytest.importorskip("pyriemann", reason="needs the extra riemann")
     from pyriemann.estimation import Covariances
     from pyriemann.tangentspace import TangentSpace as Theirs
