@@ -87,7 +87,7 @@ def test_band_power_is_scikit_learns_shrunk_lda(n_classes: int, tmp_path: Path) 
 def test_riemann_is_pyriemanns_tangent_space_and_scikit_learns_logistic_regression(
     n_classes: int, tmp_path: Path
 ) -> None:
-    """Features to 1e-5, since they are float32; probabilities to 1e-3, since the two fits stop at slightly other ends."""
+    """Features to 1e-5, since they are float32; probabilities to 1e-3, since the two fits end a little apart."""
     pytest.importorskip("pyriemann", reason="needs the extra riemann")
     from pyriemann.estimation import Covariances
     from pyriemann.tangentspace import TangentSpace as Theirs
