@@ -407,3 +407,19 @@ def test_a_damaged_plan_is_named(tmp_path: Path) -> None:
     sweep.path.write_text('{"cells"')
     with pytest.raises(IntegrityError, match=f"^{sweep.path} is damaged .*; delete it and start the sweep again.$"):
         Sweep.read(tmp_path)
+
+
+def test_what_a_sweep_needs_is_brought_or_named(cache: Path) -> None:
+    asked = ("download", "--models", "syncnet.small,eeg2image.small", "--datasets", "phantom,thoughtviz-object", "-q")
+    lines = {tuple(line.split()[:2]): line for line in call(*asked, "--dry-run").stdout.splitlines()}
+    assert lines["dataset", "phantom"] == "dataset   phantom  here"
+    assert lines["extractor", "efficientnet-lite0"] == "extractor efficientnet-lite0  18.8 MB  here"
+    assert lines["extractor", "inception-2015-12-05"].endswith(
+        "not here: weights-inception-2015-12-05-6726825d.pth is not on this machine. to fetch it, run: zoo weights "
+        "pull inception-2015-12-05"
+    )
+    done = call(*asked)  # there is no network in tests
+    assert done.exit_code == 5
+    missing = [line for line in done.stdout.splitlines() if "not here" in line]
+    assert "zoo data prepare thoughtviz-object --source PATH" in missing[0]
+    assert done.stderr == f"error: {len(missing)} of these could not be brought; the lines above say what to do.\n"

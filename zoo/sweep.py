@@ -132,8 +132,8 @@ def plan(
         raise UsageError(f"--seeds must be at least 0 and less than 2^63, not {bad[0]}.")
     if not (seeds and models and datasets):
         raise UsageError("a sweep needs at least one model, one dataset and one seed.")
-    chosen = [registry.models.get(name) for name in _named(registry.models.names(), models, "--models")]
-    rooms = [registry.datasets.get(name) for name in _named(registry.datasets.names(), datasets, "--datasets")]
+    chosen = [registry.models.get(name) for name in named("models", models)]
+    rooms = [registry.datasets.get(name) for name in named("datasets", datasets)]
     for split in splits:
         if not any(_has(card.splits, split) for card in rooms):
             ids = ", ".join(sorted({entry.id for card in rooms for entry in card.splits}))
@@ -175,14 +175,19 @@ def tracked(model: ModelCard, dataset: str) -> list[str | None]:
     return [*sorted(set(of_task or [card.split for card in cards]))] or [None]
 
 
-def _named(known: Sequence[str], asked: Sequence[str], option: str) -> list[str]:
-    """Names as given, patterns replaced by what fits them, each once."""
+def named(kind: Literal["models", "datasets"], asked: Sequence[str]) -> list[str]:
+    """Names as given, patterns (``*.small``) replaced by what fits them, each once.
+
+    Raises:
+        UsageError: A pattern fits nothing.
+    """
+    known = (registry.models if kind == "models" else registry.datasets).names()
     found: dict[str, None] = {}
     for name in asked:
         if any(sign in name for sign in "*?["):
             fits = fnmatch.filter(known, name)
             if not fits:
-                raise UsageError(f"{option} {name!r} fits no name; see 'zoo list {option.removeprefix('--')}'.")
+                raise UsageError(f"--{kind} {name!r} fits no name; see 'zoo list {kind}'.")
             found |= dict.fromkeys(fits)
         else:
             found[name] = None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from zoo.sweep import Engine, Event, Status, Sweep
 
+root = group("What many cells need.")
 app = group("Many models, datasets, splits and seeds; the same command goes on, whatever died.")
 EVERY_SECONDS = 30.0
 """Between two lines that say where everything stands, where there is no terminal."""
@@ -146,6 +147,41 @@ def cell_(cell: str, output_dir: OutputDir = None) -> None:
     ended = Cells(_board(output_dir)).run(Cell.model_validate_json(cell))
     if here().size > 1 and (ended is None or ended.status == "failed"):
         raise typer.Exit(1)  # so that the others of a group do not wait for this one
+
+
+@root.command()
+def download(
+    models: Annotated[list[str] | None, typer.Option(help="Names or patterns, with commas between.")] = None,
+    datasets: Annotated[list[str] | None, typer.Option(help="Names or patterns, with commas between.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what is here and what is not; fetch nothing.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Bring the datasets, weights and extractors that a sweep needs, to run it later without a network."""
+    from zoo import registry
+    from zoo.cli.common import shown_progress
+    from zoo.errors import MissingError, ZooError
+    from zoo.prefetch import needs
+    from zoo.sweep import named, size
+
+    chosen = [registry.models.get(name) for name in named("models", _words(models, "--models"))]
+    rooms = [registry.datasets.get(name) for name in named("datasets", _words(datasets, "--datasets"))]
+    left = 0
+    with shown_progress(quiet) as progress:
+        for need in needs(chosen, rooms, progress, lambda sentence: quiet or sys.stderr.write(f"{sentence}\n")):
+            state, bytes_ = "here", f"  {size(need.size)}" if need.size else ""
+            if need.missing is not None and need.bring is not None and not dry_run:
+                try:
+                    need.bring()
+                    state = "brought"
+                except ZooError as error:
+                    state, left = f"not here: {' '.join(str(error).split())}", left + 1
+            elif need.missing is not None:
+                state, left = f"not here: {' '.join(need.missing.split())}", left + 1
+            sys.stdout.write(f"{need.kind:<10}{need.name}{bytes_}  {state}\n")
+    if left and not dry_run:
+        raise MissingError(f"{left} of these could not be brought; the lines above say what to do.")
 
 
 def _board(output_dir: Path | None) -> Path:
