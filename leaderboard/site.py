@@ -44,6 +44,8 @@ SHOWN = 12
 """Models of a track whose samples are shown beside one another."""
 SPARKS = 6
 """Rows of a track on the start page."""
+METRIC = ("id", "title", "higher_is_better", "definition", "chance", "source")
+"""What the page shows of a metric's card."""
 LICENCE = (
     "The tables and records in this folder are published under CC BY 4.0\n"
     "(https://creativecommons.org/licenses/by/4.0/): use them, and name their authors and this board.\n"
@@ -222,10 +224,12 @@ class _Site:
             "newest": max((record.provenance.created for record in self.records), default=None),
             "tracks": tracks,
             "models": [
-                {**card, "file": file_name(name), "n": evaluated[name]} for name, card in sorted(models.items())
+                {**_brief(card), "file": file_name(name), "n": evaluated[name]} for name, card in sorted(models.items())
             ],
-            "datasets": [{**card, "file": file_name(name), "n": used[name]} for name, card in sorted(datasets.items())],
-            "metrics": [dict(card) for card in self.cards.metrics],
+            "datasets": [
+                {**_brief(card), "file": file_name(name), "n": used[name]} for name, card in sorted(datasets.items())
+            ],
+            "metrics": [{key: card.get(key) for key in METRIC} for card in self.cards.metrics],
             "hero": self._hero(galleries),
         }
 
@@ -506,6 +510,15 @@ def commands(record: Record) -> list[str]:
         f"--replicates {of.replicates}{partial}"
     )
     return lines
+
+
+def _brief(card: Mapping[str, Any]) -> dict[str, Any]:
+    """A card with long lists counted; claims have a file of their own."""
+    brief = {key: value for key, value in card.items() if key not in ("claims", "options", "preset", "concepts")}
+    brief |= {f"n_{key}": len(card[key]) for key in ("claims", "concepts") if card.get(key)}
+    if card.get("eeg"):
+        brief["eeg"] = {**card["eeg"], "ch_names": len(card["eeg"]["ch_names"])}
+    return {key: value for key, value in brief.items() if value not in (None, [], {}) or key in ("builder", "loader")}
 
 
 def _long(record: Record) -> Iterator[list[Any]]:

@@ -155,9 +155,9 @@ def test_the_page_asks_nobody_and_runs_no_inline_script() -> None:
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
     ours = "".join(path.read_text() for path in (PAGE / "app").glob("*.js"))
     assert not re.findall(r"innerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|fetch\(", ours)
-    for name in ("tabulator", "plot", "d3", "inter"):
+    for name in ("tabulator", "plot", "inter"):
         assert (PAGE / "vendor" / f"LICENSE-{name}.txt").stat().st_size > 400
-    assert sum(path.stat().st_size for path in PAGE.rglob("*") if path.is_file()) < 1.4e6
+    assert sum(path.stat().st_size for path in PAGE.rglob("*") if path.is_file()) < 0.8e6
 
 
 def test_the_commands_that_make_a_record_again_name_every_setting(make_record: Make) -> None:

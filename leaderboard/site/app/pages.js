@@ -95,7 +95,7 @@ const pages = (() => {
   }
 
   function modelList() {
-    const rows = zoo.data.models.map((card) => ({ ...card, trained: (card.trained_on ?? []).join(", "), n_claims: card.claims?.length ?? 0 })).filter((card) => card.builder !== null || card.n);
+    const rows = zoo.data.models.map((card) => ({ ...card, trained: (card.trained_on ?? []).join(", "), n_claims: card.n_claims ?? 0 })).filter((card) => card.builder !== null || card.n);
     const announced = zoo.data.models.filter((card) => card.builder === null && !card.n);
     return { title: "Models", nodes: [
       h("h1", "Models"),
@@ -316,7 +316,7 @@ const pages = (() => {
     const order = results.map((row) => ({ ...row, value: row.v?.[0] ?? null, margin: row.margin ?? null, where: row.rank === undefined ? null : row.rank }));
     return { title: id, nodes: [
       crumbs(h("a", { href: "#/models" }, "Models"), id), h("h1", id), h("p.lead.small", card.title ?? "A model that is not registered here: its results are all that is known of it."),
-      facts([["task", card.task], ["family", card.family], ["paper", card.paper ? outside(card.paper) : null], ["licence", card.licence], ["EEG", card.eeg ? `${card.eeg.ch_names.length} channels × ${card.eeg.n_times} times at ${card.eeg.sfreq} Hz` : "whatever the dataset offers"], ["pictures", card.resolution ? `${card.resolution} × ${card.resolution}` : null],
+      facts([["task", card.task], ["family", card.family], ["paper", card.paper ? outside(card.paper) : null], ["licence", card.licence], ["EEG", card.eeg ? `${card.eeg.ch_names} channels × ${card.eeg.n_times} times at ${card.eeg.sfreq} Hz` : "whatever the dataset offers"], ["pictures", card.resolution ? `${card.resolution} × ${card.resolution}` : null],
         ["trained on", (card.trained_on ?? []).length ? card.trained_on.flatMap((name, i) => [i ? ", " : "", zoo.of("datasets", name) ? link("dataset", name) : name]) : null], ["weights", (card.weights ?? []).length ? card.weights.map((w) => `${w.name} (${w.hub.repo})`).join(", ") : null]]),
       (card.notes ?? []).length ? h("ul.notes", card.notes.map((note) => h("li", note))) : null,
       section("results", "Results", order.length ? tables.plain("Results", order, [
@@ -341,7 +341,7 @@ const pages = (() => {
     const HOSTS = { everything: "recordings and pictures may be passed on", recordings: "recordings may be passed on, pictures may not", splits: "only splits, cards and checksums may be passed on" };
     return { title: id, nodes: [
       crumbs(h("a", { href: "#/datasets" }, "Datasets"), id), h("h1", id), h("p.lead.small", card.title ?? "A dataset that is not registered here."),
-      facts([["trials", card.n_trials?.toLocaleString("en")], ["people", card.n_subjects], ["concepts", card.concepts?.length || null], ["EEG", card.eeg ? `${card.eeg.ch_names.length} channels at ${card.eeg.sfreq} Hz, ${g(card.eeg.n_times / card.eeg.sfreq)} s` : null],
+      facts([["trials", card.n_trials?.toLocaleString("en")], ["people", card.n_subjects], ["concepts", card.n_concepts], ["EEG", card.eeg ? `${card.eeg.ch_names} channels at ${card.eeg.sfreq} Hz, ${g(card.eeg.n_times / card.eeg.sfreq)} s` : null],
         ["pairing", { instance: "each trial has its own picture", class: "only the class is shared", none: "none" }[card.pairing]], ["licence", card.licence_url ? outside(card.licence_url, card.licence) : card.licence], ["may be hosted", HOSTS[card.hosts]], ["source", card.source ? outside(card.source) : null], ["DOI", card.doi ? outside(`https://doi.org/${card.doi}`, card.doi) : null], ["get it", card.get]]),
       (card.confounds ?? []).length ? section("confounds", "Known confounds", h("ul.notes", card.confounds.map((words) => h("li", words)))) : null,
       section("splits", "Splits", h("ul.splits", (card.splits ?? []).map((split) => {

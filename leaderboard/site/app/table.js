@@ -75,7 +75,7 @@ row.twin ? h("small", row.rec.slice(0, 7)) : null, row.seed ? h("small", `seed $
   const folds = (columns) => columns.reduce((sum, c) => sum + (c.width ?? c.minWidth ?? 96), 0) > Math.min(window.innerWidth - 40, 1200);
   const folding = (columns) => (folds(columns) ? [responsiveToggle, ...columns] : columns);
 
-  const responsiveToggle = { formatter: "responsiveCollapse", headerSort: false, width: 34, minWidth: 34, hozAlign: "center", resizable: false, title: "", titleFormatter: () => h("span.hidden", "more"), responsive: 0 };
+  const responsiveToggle = { formatter: "responsiveCollapse", headerSort: false, width: 34, minWidth: 34, hozAlign: "center", title: "", titleFormatter: () => h("span.hidden", "more"), responsive: 0 };
 
   /** The ranked table of a contest. `state` is read from and written to the address. */
   function ranked(place, table, metrics, state, changed) {
