@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +77,36 @@ def confusion_plot(counts: np.ndarray, path: Path, *, concepts: tuple[str, ...],
             dark = "white" if share[row, column] > 0.5 else "black"
             axis.text(column, row, f"{share[row, column]:.2f}", ha="center", va="center", fontsize=7, color=dark)
     figure.colorbar(drawn, ax=axis, label="share of the trials of a class")
+    sink = io.BytesIO()
+    figure.savefig(sink, format="png")
+    write_bytes(path, sink.getvalue())
+
+
+def map_plot(
+    points: np.ndarray, names: Sequence[str], path: Path, *, title: str, pictures: np.ndarray | None = None
+) -> None:
+    """Draw points in the plane as PNG, one colour per name; ``pictures`` are crosses beside them.
+
+    Shape:
+        points: (n, 2); names: (n,); pictures: (m, 2).
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 6.5), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis, each = figure.subplots(), np.array(names)
+    if pictures is not None and len(pictures):
+        axis.scatter(pictures[:, 0], pictures[:, 1], s=16, c="black", marker="x", linewidths=0.8, label="pictures")
+    found = np.unique(each)
+    colours = matplotlib.colormaps["tab10" if len(found) <= 10 else "tab20"]
+    for number, name in enumerate(found):
+        x, y = points[each == name].T
+        axis.scatter(x, y, s=14, color=colours(number % colours.N), linewidths=0, label=name)
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(title, fontsize=9)
+    figure.legend(loc="outside right upper", fontsize=8)
     sink = io.BytesIO()
     figure.savefig(sink, format="png")
     write_bytes(path, sink.getvalue())
