@@ -9,7 +9,7 @@ from zoo.cli import board, cards, data, maps, run, site, sweep, weights
 from zoo.cli.common import group
 
 app = group("Reference model zoo and benchmark: images out of EEG, EEG out of images.")
-for commands in (cards.app, data.root, run.app, maps.app, maps.app, sweep.root, board.app):
+for commands in (cards.app, data.root, run.app, maps.app, sweep.root, board.app):
     app.add_typer(commands)
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
