@@ -28,6 +28,7 @@ BLOCK = 1 << 16
 DATE = "2026-01-01T00:00:00.000Z"
 WRITER, READER = "hf_writer", "hf_reader"
 """Two tokens the stand-in knows; every other one is refused as invalid."""
+USERS = {WRITER: "tester", READER: "stranger"}
 PREFIX: dict[Kind, str] = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 
 
@@ -67,6 +68,8 @@ class Pull:
     title: str
     description: str
     status: str = "open"
+    author: str = "tester"
+    comments: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -100,6 +103,8 @@ class Hub(ThreadingHTTPServer):
         stored: sha256 of each large file that was sent, in order.
         pace: Seconds to wait after each 64 KiB of a large file, up or down.
         cut: Break the next download of a large file after so many bytes.
+        trouble: Asked about every request by "METHOD /path?query": a status to refuse it with; ``lose`` to do what was
+            asked and hang up without an answer, ``hang`` to be silent for ``silence`` seconds first; or None.
     """
 
     daemon_threads = True
@@ -111,6 +116,8 @@ class Hub(ThreadingHTTPServer):
         self.stored: list[str] = []
         self.pace = 0.0
         self.cut: int | None = None
+        self.trouble: Callable[[str], int | Literal["lose", "hang"] | None] = lambda line: None
+        self.silence = 3.0
         self.lock = threading.RLock()
         self.repos: dict[tuple[Kind, str], Repo] = {}
         self.objects: dict[str, bytes] = {}
@@ -220,8 +227,8 @@ class Hub(ThreadingHTTPServer):
             return revision
         raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
 
-    def open_pull(self, repo: Repo, head: str, title: str, description: str, status: str = "open") -> int:
-        repo.pulls.append(Pull(title, description, status))
+    def open_pull(self, repo: Repo, head: str, title: str, description: str, author: str, status: str = "open") -> int:
+        repo.pulls.append(Pull(title, description, status, author))
         repo.refs[f"refs/pr/{len(repo.pulls)}"] = head
         return len(repo.pulls)
 
@@ -319,6 +326,7 @@ class Handler(BaseHTTPRequestHandler):
         self.noted = Request(self.command, self.path, dict(self.headers))
         if address.path != "/api/agent-harnesses":  # asked by the client on its own account, in some environments
             self.server.requests.append(self.noted)
+        self.lost: int | str | None = None
         try:
             self.body = self.receive()
             self.find(address.path)
@@ -332,6 +340,10 @@ class Handler(BaseHTTPRequestHandler):
     def find(self, path: str) -> None:
         if failure := self.server.failure(f"{self.command} {self.path}"):
             raise Refusal(failure[0], "the test wants it so", headers=failure[1])
+        wanted = self.server.trouble(f"{self.command} {self.path}")
+        if isinstance(wanted, int):
+            raise Refusal(wanted, "the test wants it so")
+        self.lost = wanted
         if self.token not in (None, WRITER, READER):
             raise Refusal(401, "Invalid credentials in Authorization header")
         for method, pattern, answer in ROUTES:
@@ -345,6 +357,10 @@ class Handler(BaseHTTPRequestHandler):
     @property
     def token(self) -> str | None:
         return self.headers.get("Authorization", "").removeprefix("Bearer ") or None
+
+    @property
+    def user(self) -> str:
+        return USERS.get(self.token or "", "tester")
 
     def receive(self) -> bytes:
         parts = []
@@ -366,6 +382,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def send(self, status: int, body: bytes = b"", headers: Mapping[str, str] = {}, *, large: bool = False) -> None:
         self.noted.status = status
+        if self.lost:
+            time.sleep(self.server.silence if self.lost == "hang" else 0)
+            self.close_connection = True
+            return
         self.send_response(status)
         for key, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(key, value)
@@ -604,7 +624,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.apply(line["key"], line["value"], tree)
             number, ref = 0, revision
             if proposes:
-                number = hub.open_pull(repo, head, said["summary"], said.get("description", ""))
+                number = hub.open_pull(repo, head, said["summary"], said.get("description", ""), self.user)
                 ref = f"refs/pr/{number}"
             sha = hub.record(repo, ref, tree, said["summary"], head)
         pull = {"pullRequestUrl": f"{self.page(repo)}/discussions/{number}"} if proposes else {}
@@ -639,7 +659,7 @@ class Handler(BaseHTTPRequestHandler):
             "status": pull.status,
             "isPullRequest": True,
             "createdAt": DATE,
-            "author": {"name": "tester"},
+            "author": {"name": pull.author},
             "repo": {"name": repo.name, "type": repo.kind},
         }
 
@@ -658,7 +678,7 @@ class Handler(BaseHTTPRequestHandler):
         repo, asked = self.repo(kind, name), json.loads(self.body)
         with self.server.lock:
             number = self.server.open_pull(
-                repo, repo.refs["main"], asked["title"], asked.get("description", ""), "draft"
+                repo, repo.refs["main"], asked["title"], asked.get("description", ""), self.user, "draft"
             )
         self.json({"num": number, "url": f"{self.page(repo)}/discussions/{number}", "pullRequest": True})
 
@@ -675,13 +695,15 @@ class Handler(BaseHTTPRequestHandler):
         self.may_write()
         repo = self.repo(kind, name)
         pull = repo.pulls[int(number) - 1]
+        asked = json.loads(self.body or b"{}")
+        pull.comments += [asked["comment"]] if asked.get("comment") else []
         if what == "merge":
             self.server.merge(repo.name, int(number), repo.kind)
         elif what == "status":
-            pull.status = json.loads(self.body)["status"]
+            pull.status = asked["status"]
         event = {"id": "e", "type": "status-change", "createdAt": DATE, "author": {"name": "tester"}}
         if what == "comment":
-            said = {"raw": json.loads(self.body)["comment"], "html": "", "updatedAt": DATE, "author": event["author"]}
+            said = {"raw": asked["comment"], "html": "", "updatedAt": DATE, "author": event["author"]}
             event |= {"type": "comment", "data": {"edited": False, "hidden": False, "latest": said}}
             self.json({"newMessage": event})
         else:

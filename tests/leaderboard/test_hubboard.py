@@ -1,0 +1,143 @@
+"""From a record on disk to a merged pull request and derived tables, against the stand-in of the Hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from leaderboard.board import FsBoard
+from leaderboard.derived import INDEX, RECORDS, derived
+from leaderboard.hubboard import HubBoard
+from leaderboard.submission import read_submission
+from tests.hub_standin import READER, Hub
+from zoo.cli import app
+from zoo.hub import Place
+from zoo.record import Record
+
+Make = Callable[..., Record]
+PUBLISHED = Path(__file__).resolve().parents[2] / "leaderboard" / "records"
+ONE = sorted(PUBLISHED.glob("*/phantom.stimulus-out@2/eeg2image.small/*-*.json"))[0]
+OTHER = sorted(PUBLISHED.glob("*/muse-n170.run-out@2/eeg2image.small/*-*.json"))[0]
+REPO = "org/results"
+
+
+@pytest.fixture
+def board(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> HubBoard:
+    monkeypatch.setattr("zoo.hub.BACKOFF_SECONDS", 0.001)
+    monkeypatch.setattr("leaderboard.hubboard.BACKOFF_SECONDS", 0.001)
+    hub.create(REPO, "dataset")
+    return HubBoard(Place(REPO, "dataset"))
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(app, [*map(str, words)])
+
+
+def done(*words: object) -> str:
+    result = call(*words)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_stranger_proposes_once_and_merges_nothing(
+    board: HubBoard, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"hub:{REPO}"
+    monkeypatch.setenv("HF_TOKEN", READER)
+    pull = done("push", ONE, "--board", url).strip()
+    assert pull == f"{hub.url}/datasets/{REPO}/discussions/1"
+    again = call("push", ONE, "--board", url)
+    assert (again.stdout.strip(), again.stderr) == (pull, "e10aa491a3a2 was there already\n")
+    assert list(board.records()) == []
+    assert call("leaderboard", "verify", 1, "--board", url, "--merge").exit_code == 5
+    assert [pull.status for pull in hub.repo(REPO, "dataset").pulls] == ["open"]
+
+
+def test_who_keeps_the_board_merges_and_rebuilds(board: HubBoard, hub: Hub) -> None:
+    url = f"hub:{REPO}"
+    done("push", ONE, OTHER, "--board", url)
+    (pull,) = hub.repo(REPO, "dataset").pulls
+    runs = [Record.read(path).run[:8] for path in (ONE, OTHER)]
+    assert pull.title == f"Records {' '.join(runs)}"
+    assert "| e10aa491a3a2 | reconstruction/phantom.stimulus-out@2 | eeg2image.small |" in pull.description
+    assert done("leaderboard", "verify", 1, "--board", url) == "1: good\n"
+    assert pull.status == "open"
+    assert done("leaderboard", "verify", 1, "--board", url, "--merge") == "1: good\n"
+    assert (pull.status, pull.comments) == ("merged", ["2 records verified by zoo: every aggregate computed anew."])
+    again = call("push", ONE, "--board", url)
+    assert again.stdout.strip() == f"{hub.url}/datasets/{REPO}/discussions/1", "the first push's address, merged too"
+    assert again.stderr == "e10aa491a3a2 was there already\n"
+
+    assert done("leaderboard", "rebuild", "--board", url).strip() == f"{hub.url}/datasets/{REPO}/blob/main/tables"
+    files = hub.files(REPO, "dataset")
+    wanted = [read_submission(path) for path in (ONE, OTHER)]
+    for submission in wanted:
+        assert {path: files[path] for path in submission.files} == submission.files
+    assert {path: files[path] for path in (INDEX, RECORDS)} == derived([s.record for s in wanted], board.notes())
+    notes = board.notes()
+    assert [(note.kind, note.by) for note in notes] == [("submitted", "tester")] * 2
+    head = hub.repo(REPO, "dataset").refs["main"]
+    done("leaderboard", "rebuild", "--board", url)
+    assert hub.repo(REPO, "dataset").refs["main"] == head, "nothing changed, so nothing is committed"
+
+    shown = json.loads(done("leaderboard", "show", "--board", url, "--json"))
+    assert {row["submitter"] for table in shown for row in table["entries"]} == {"tester"}
+    compared = json.loads(done("compare", "eeg2image.small", "--board", url, "--track", shown[0]["track"], "--json"))
+    local = json.loads(
+        done("compare", "eeg2image.small", "--board", PUBLISHED.parent, "--track", shown[0]["track"], "--json")
+    )
+    assert compared == local
+
+
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_a_folder_and_an_s3_server_take_the_same_push(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest, cache: Path
+) -> None:
+    url = str(tmp_path / "board") if kind == "folder" else request.getfixturevalue("s3")
+    for path in (ONE, OTHER):
+        submission = read_submission(path)
+        FsBoard(cache / "board").submit([submission])  # as if evaluated here
+    pushed = done("push", "--board", url).split()
+    assert pushed == [f"{url}/records/{read_submission(path).record.name}" for path in sorted((ONE, OTHER))]
+    assert call("push", "--board", url).stderr == f"nothing to send: {url} has every complete record of this machine\n"
+    assert call("push", ONE, "--board", url).stderr == "e10aa491a3a2 was there already\n"
+    done("leaderboard", "rebuild", "--board", url)
+    kept = FsBoard(url)
+    records = [*kept.records()]
+    assert (len(records), kept.problems) == (2, [])
+    assert kept.units(records[0]) is not None
+    for path, data in derived(records).items():
+        assert kept._fs.cat_file(f"{kept._root}/{path}") == data
+    done("leaderboard", "mark", "e10aa491a3a2", "--as", "retracted", "--by", "me", "--reason", "wrong", "--board", url)
+    shown = {table["track"]: table for table in json.loads(done("leaderboard", "show", "--board", url, "--json"))}
+    table = shown["reconstruction/phantom.stimulus-out@2"]
+    assert (table["entries"], table["unscored"][0]["headline"]["reason"]) == ([], "retracted: wrong (me)")
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket on an S3 server of the test's own."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_ENDPOINT_URL": address,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().mkdir("results")
+    yield "s3://results/board"
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
