@@ -114,7 +114,7 @@ def refused(code: int, *arguments: str | Path) -> str:
         ("eval eeg2image -d phantom --replicates 0", "replicates must be at least 1, not 0."),
         ("eval eeg2image -d phantom --device tpu", "device must be auto, cpu or cuda, not 'tpu'."),
         ("train eeg2image -d phantom --device tpu", "device must be auto, cpu or cuda, not 'tpu'."),
-        ("train eeg2image -d phantom --select best", "select must be val or last, not 'best'."),
+        ("train eeg2image -d phantom --select best", "select must be val, last or test, not 'best'."),
         ("train eeg2image -d phantom --set nonsense", "--set takes name=value, not 'nonsense'."),
         (
             "push nowhere.json --board here",

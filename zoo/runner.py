@@ -61,7 +61,7 @@ def train(
     *,
     split: str | None = None,
     seed: int = 0,
-    select: Literal["val", "last"] = "val",
+    select: Literal["val", "last", "test"] = "val",
     overrides: dict[str, Any] | None = None,
     device: str = "auto",
     progress: Progress = silent,
@@ -72,7 +72,8 @@ def train(
     ``seed`` alone, every step on (seed, recipe, step).
 
     Args:
-        select: How checkpoints are chosen: ``val`` (best validation score, where the recipe has one) or ``last``.
+        select: How checkpoints are chosen: ``val`` (best validation score, where the recipe has one), ``last``, or
+            ``test``: the same score on the test role, as some papers did; records say so.
         overrides: Config fields to change, e.g. ``{"gan_steps": 100}``; they become part of the identity. Where the
             card's preset has ``n_classes``, ``subjects`` or ``n_pictures``, it is the dataset's number of classes, the
             people or the number of pictures of the training role unless set here.
@@ -85,8 +86,8 @@ def train(
     card = registry.models.get(model)
     if card.builder is None:
         raise weights.announced(card)
-    if select not in ("val", "last"):
-        raise UsageError(f"select must be val or last, not {select!r}.")
+    if select not in ("val", "last", "test"):
+        raise UsageError(f"select must be val, last or test, not {select!r}.")
     if not 0 <= seed < 2**63:
         raise UsageError(f"seed must be at least 0 and less than 2^63, not {seed}.")
     kind = pick_device(device)
@@ -100,7 +101,7 @@ def _trained(
     data: EEGDataset,
     chosen: Split,
     seed: int,
-    select: Literal["val", "last"],
+    select: Literal["val", "last", "test"],
     overrides: dict[str, Any],
     kind: str,
     progress: Progress,
@@ -112,7 +113,7 @@ def _trained(
     from zoo.training import fit
 
     torch.manual_seed(seed)  # initial weights only; no step draws from the global generator
-    given = data.training_data(chosen)
+    given = data.training_data(chosen, validate="test" if select == "test" else "val")
     known = {
         "n_classes": len(data.concepts),
         "subjects": tuple(np.unique(given.subjects[given.train]).tolist()) if given.subjects is not None else (),
@@ -138,7 +139,8 @@ def _trained(
     recipes = registry.load_object(str(card.builder).partition(":")[0] + ":recipes")
     net.train()
     fitted = {}
-    for recipe in recipes(net, replace(given, look=_looking(data, kind, progress)), seed=seed, select=select):
+    told = {"seed": seed, "select": "last" if select == "last" else "val"}
+    for recipe in recipes(net, replace(given, look=_looking(data, kind, progress)), **told):
         fitted[recipe] = fit(recipe, stage_dir("training", identity), seed=seed, progress=progress)
     if distributed.crew().first:
         touched = {id(module) for recipe in fitted for module in recipe.modules().values()}
@@ -152,7 +154,7 @@ def _trained(
             "trained_on": (data.id,),
             "split_sha256": split_sha(chosen),
             "seed": seed,
-            "selection": "validation" if any(run.best_step is not None for run in fitted.values()) else "last step",
+            "selection": _selection(select, any(run.best_step is not None for run in fitted.values())),
             "receipt": {
                 "split": chosen.id,
                 "stimuli": data.stimuli_source,
@@ -167,6 +169,13 @@ def _trained(
         weights.save(net, about, parts=parts)
     distributed.value_of_first(None)  # nobody goes on before the weights are there
     return folder
+
+
+def _selection(select: str, chosen: bool) -> str:
+    """What records say of the choice of a checkpoint."""
+    if not chosen:
+        return "last step"
+    return "test (as published, not fair)" if select == "test" else "validation"
 
 
 def _looking(

@@ -15,8 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import zoo
 from tests.models.resuming import check_resuming
 from tests.models.retrieval import SPEC, found, training
+from zoo import weights
+from zoo.datasets import base
 from zoo.errors import UsageError
 from zoo.models.contrastive import Pairs, contrastive_loss
 from zoo.models.retrieval_encoders import (
@@ -333,6 +336,20 @@ def test_nice_as_run_keeps_its_last_epoch_whatever_is_asked_for() -> None:
     for semantics, validates in (("as_run", False), ("corrected", True)):
         (recipe,) = recipes(build(SPEC, **{**TINY, "semantics": semantics}), training(), seed=0, select="val")
         assert (recipe.eval_every is not None) is validates
+
+
+def test_choosing_on_the_test_role_is_possible_and_told() -> None:
+    data = base.load("phantom")
+    split, roles = data.split(), data.roles(data.split())
+    given = data.training_data(split, validate="test")
+    np.testing.assert_array_equal(given.val, np.flatnonzero(roles == "test"))
+    assert given.val_image_of_trial is not None
+    assert (given.val_image_of_trial[given.val] >= 0).all()
+    quick = {"extractor": "pixels-16", "output": "features", "n_features": 768, "blur_kernels": [], "steps": 3}
+    told = {"val": "validation", "last": "last step", "test": "test (as published, not fair)"}
+    for select, sentence in told.items():
+        folder = zoo.train("ubp.small", "phantom", select=select, overrides=quick, device="cpu")
+        assert weights.read_info(folder).selection == sentence
 
 
 @pytest.mark.parametrize("network", ["nice", "ubp"])

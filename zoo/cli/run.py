@@ -43,7 +43,9 @@ def train(
     dataset: Dataset,
     split: Split = None,
     seed: Seed = 0,
-    select: Annotated[str, typer.Option(help="val: best validation score; last: no choice.")] = "val",
+    select: Annotated[
+        str, typer.Option(help="val: best validation score; last: no choice; test: as some papers.")
+    ] = "val",
     set_: Annotated[list[str] | None, typer.Option("--set", help="Config field to change, as name=value.")] = None,
     device: Device = "auto",
     executor: Where = "here",

@@ -445,17 +445,21 @@ class EEGDataset:
                 raise UsageError(f"split {split.id} leaves the {role} role of {self.id} empty; cut it differently.")
         return roles
 
-    def training_data(self, split: Split) -> TrainingData:
-        """What a training recipe may see of ``split``: its train and val trials and the pictures of training."""
+    def training_data(self, split: Split, *, validate: Role = "val") -> TrainingData:
+        """What a training recipe may see of ``split``: its train and val trials and their pictures.
+
+        Args:
+            validate: Role whose trials stand as val; ``test`` is what some papers did, and no fair score comes of it.
+        """
         from zoo.training import TrainingData
 
         roles = self.roles(split)
-        rows, val_rows = self.stimulus_rows(split, "train"), self.stimulus_rows(split, "val")
+        rows, val_rows = self.stimulus_rows(split, "train"), self.stimulus_rows(split, validate)
         return TrainingData(
             eeg=self.eeg,
             labels=self.labels,
             train=np.flatnonzero(roles == "train"),
-            val=np.flatnonzero(roles == "val"),
+            val=np.flatnonzero(roles == validate),
             n_classes=len(self.concepts),
             images=Pictures(self, rows),
             image_labels=self.stimuli.labels[rows],
