@@ -58,10 +58,10 @@ class Features(nn.Module, abc.ABC):
     def __init__(self, n_features: int) -> None:
         super().__init__()
         self.n_features = n_features
-        self.mean, self.scale = (
-            nn.Parameter(make(n_features, dtype=torch.float64), requires_grad=False)
-            for make in (torch.zeros, torch.ones)
-        )
+        self.mean: Tensor
+        self.scale: Tensor
+        self.register_buffer("mean", torch.zeros(n_features, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(n_features, dtype=torch.float64))
 
     @abc.abstractmethod
     def raw(self, eeg: Tensor) -> Tensor:
@@ -138,7 +138,8 @@ class TangentSpace(Features):
     def __init__(self, spec: EEGSpec) -> None:
         n = spec.n_channels
         super().__init__(n * (n + 1) // 2)
-        self.whitening = nn.Parameter(torch.eye(n, dtype=torch.float64), requires_grad=False)
+        self.whitening: Tensor
+        self.register_buffer("whitening", torch.eye(n, dtype=torch.float64))
 
     @staticmethod
     def covariances(eeg: Tensor) -> Tensor:
@@ -223,16 +224,15 @@ class LinearHead(Head):
 class Neighbours(Head):
     """Shares of the classes among the nearest training trials (Euclidean).
 
-    Before it is fitted it holds two trials of noise per class. Of 40,000 places those that are not used stay noise.
+    Before it is fitted it holds two trials of noise per class. Places for trials that are not used are 0.
     """
 
     def __init__(self, n_features: int, config: BaselineConfig) -> None:
         super().__init__()
         self.neighbours, self.n_classes = config.neighbours, config.n_classes
-        self.trials: Tensor
+        self.trials = nn.Parameter(torch.randn(config.max_trials, n_features), requires_grad=False)
         self.labels: Tensor
         self.kept: Tensor
-        self.register_buffer("trials", torch.randn(config.max_trials, n_features))
         self.register_buffer("labels", torch.arange(config.max_trials) % config.n_classes)
         self.register_buffer("kept", torch.tensor(min(2 * config.n_classes, config.max_trials)))
 
