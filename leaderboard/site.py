@@ -18,7 +18,7 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -427,7 +427,10 @@ class _Site:
     def _record(self, record: Record, gallery: list[dict[str, Any]] | None) -> dict[str, Any]:
         """The record without what it says twice, how to make it again, and its samples."""
         whole = record.model_dump(mode="json", exclude_unset=True)
-        whole["values"] = {name: _lean(value) for name, value in whole["values"].items()}
+        whole["values"] = {
+            name: {key: part for key, part in value.items() if part is not None and part not in ([], {})}
+            for name, value in whole["values"].items()
+        }
         whole["identity"].pop("metrics")
         for control in whole["controls"].values():
             control["values"] = {
@@ -481,7 +484,7 @@ class _Site:
             json.dumps({"id": r.id, **r.model_dump(mode="json", exclude_unset=True)}, sort_keys=True).encode() + b"\n"
             for r in self.records
         )
-        (folder / "records.jsonl.gz").write_bytes(gzip.compress(lines, 6, mtime=0))
+        (folder / "records.jsonl.gz").write_bytes(gzip.compress(lines, 5, mtime=0))
         sink = io.StringIO()
         writer = csv.writer(sink, lineterminator="\n")
         writer.writerow(
@@ -490,7 +493,7 @@ class _Site:
         )
         for record in self.records:
             writer.writerows(_long(record))
-        (folder / "results.csv.gz").write_bytes(gzip.compress(sink.getvalue().encode(), 6, mtime=0))
+        (folder / "results.csv.gz").write_bytes(gzip.compress(sink.getvalue().encode(), 5, mtime=0))
 
 
 def commands(record: Record) -> list[str]:
@@ -534,6 +537,7 @@ def _long(record: Record) -> Iterator[list[Any]]:
             yield [*head, *names, *measured, _harmless(value.signature), *tail, _harmless(value.reason)]
 
 
+@cache
 def _harmless(cell: Any) -> Any:
     """A text that a spreadsheet would run as a formula gets an apostrophe."""
     return f"'{cell}" if isinstance(cell, str) and cell[:1] in tuple("=+-@\t\r") else cell
@@ -553,9 +557,11 @@ def _value(row: Row, metric: str) -> float | None:
 
 def _lean(value: Any) -> Any:
     """Without nulls and empty parts of mappings; a page reads what is absent as null."""
-    if isinstance(value, Mapping):
-        return {key: _lean(part) for key, part in value.items() if part is not None and part not in ({}, [], ())}
-    return [_lean(part) for part in value] if isinstance(value, list | tuple) else value
+    if type(value) is dict:
+        return {
+            key: _lean(part) for key, part in value.items() if part is not None and part != {} and part not in ([], ())
+        }
+    return [_lean(part) for part in value] if type(value) in (list, tuple) else value
 
 
 def _of_sheet(sheet: Sheet) -> dict[str, Any]:
