@@ -147,13 +147,16 @@ class HubBoard:
         return Offered(proposal.pull, tuple(found), tuple(problems))
 
     def accept(self, offered: Offered, comment: str) -> None:
-        """Merge a pull request that was found good, and write down who sent each record."""
-        hub.settle(self.place, offered.pull.number, merge=True, comment=comment)
-        notes = [note_of(s.record, "submitted", by=offered.pull.author) for s in offered.submissions]
+        """Write down who sent each record, then merge the pull request that was found good.
+
+        In this order, so that no merged record is ever without; what was killed between is done by doing it again.
+        """
         said = {(note.run, note.kind) for note in self._fresh_notes()}
+        notes = [note_of(s.record, "submitted", by=offered.pull.author) for s in offered.submissions]
         files = {f"notes/{n.name}": n.to_json() for n in notes if (n.run, n.kind) not in said}
         if files:
             self._commit(files, f"Notes on pull request {offered.pull.number}")
+        hub.settle(self.place, offered.pull.number, merge=True, comment=comment)
 
     def refuse(self, offered: Offered, comment: str) -> None:
         """Close a pull request, saying why."""
