@@ -15,11 +15,12 @@ from torch.nn import functional as F
 
 from tests.models.resuming import check_resuming
 from tests.models.retrieval import SPEC, found, training
+from zoo.backbones import backbone_card
 from zoo.errors import MissingError, UsageError
 from zoo.metrics.base import extractor_card
 from zoo.models.contrastive import contrastive_loss, fitted, unit_pixels
 from zoo.models.eegclip import EEGClip, build, recipes
-from zoo.models.pretrained import EXTRACTORS, GOOGLENET, PIXELS, RESNET50, enlarged, imagenet, load_frozen
+from zoo.models.pretrained import EXTRACTORS, PIXELS, enlarged, imagenet, load_frozen
 from zoo.registry import PACKAGE, read_yaml
 from zoo.specs import EEGSpec, ModelCard
 from zoo.training import Recipe, fit
@@ -176,9 +177,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     assert check_resuming(trained, tmp_path) == {"encoder", "image_encoder"}
 
 
-@pytest.mark.parametrize("file", [RESNET50, GOOGLENET], ids=lambda file: file.path)
-def test_weights_are_those_of_an_extractor(file: Any) -> None:
-    assert extractor_card(EXTRACTORS[file.path]).file == file
+@pytest.mark.parametrize("backbone", EXTRACTORS)
+def test_weights_are_those_of_an_extractor(backbone: str) -> None:
+    assert extractor_card(EXTRACTORS[backbone]).file == backbone_card(backbone).file
 
 
 def test_training_names_the_command_that_brings_the_weights() -> None:
@@ -198,9 +199,9 @@ def test_published_weights_fill_everything_but_the_head(tmp_path: Path, monkeypa
 
     given, own = network(), network()
     torch.save(given.state_dict() | {"fc.weight": torch.zeros(1000, 2)}, tmp_path / "given.pth")
-    monkeypatch.setattr("zoo.hub.fetch", lambda file, bring: tmp_path / "given.pth")
+    monkeypatch.setattr("zoo.packaged.find", lambda file, who, bring: tmp_path / "given.pth")
     before = {key: value.clone() for key, value in own.state_dict().items()}
-    load_frozen(own, RESNET50)
+    load_frozen(own, "resnet50")
     after = own.state_dict()
     assert torch.equal(after["conv.weight"], given.state_dict()["conv.weight"])
     assert torch.equal(after["fc.weight"], before["fc.weight"])

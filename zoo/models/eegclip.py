@@ -37,7 +37,7 @@ from torch.nn import functional as F
 from zoo.models.contrastive import ContrastiveConfig, ContrastiveRecipe, ContrastiveRetriever
 from zoo.models.eegstylegan_ada import EEGStyleGANADAConfig, RobustEncoder, make_encoder
 from zoo.models.layers import check_least, configure, half_max
-from zoo.models.pretrained import PIXELS, RESNET50, enlarged, imagenet, load_frozen
+from zoo.models.pretrained import PIXELS, enlarged, imagenet, load_frozen
 from zoo.models.recipes import device_of, trials_of
 from zoo.specs import EEGSpec
 from zoo.training import Recipe, TrainingData
@@ -185,7 +185,7 @@ def recipes(model: EEGClip, data: TrainingData, *, seed: int, select: Literal["v
         MissingError: The ImageNet weights of ResNet-50 are not here; the message says how to fetch them.
     """
     if model.own:
-        load_frozen(model.image_encoder, RESNET50)
+        load_frozen(model.image_encoder, "resnet50")
     if isinstance(model.encoder, RobustEncoder):
         rows = data.train[np.linspace(0, len(data.train) - 1, min(len(data.train), MAX_MEASURED_TRIALS)).astype(int)]
         model.encoder.measure(half_max(trials_of(data, rows, device_of(model)), family="EEGClip"))

@@ -45,7 +45,7 @@ from zoo.models.base import Retriever
 from zoo.models.contrastive import Pairs, Seen, looked_up
 from zoo.models.eegstylegan_ada import EEGStyleGANADA, EEGStyleGANADAConfig, EncoderRecipe, make_encoder
 from zoo.models.layers import check_least, check_positive, check_shares, configure, epoch_batch, half_max
-from zoo.models.pretrained import GOOGLENET, PIXELS, enlarged, imagenet, load_frozen
+from zoo.models.pretrained import PIXELS, enlarged, imagenet, load_frozen
 from zoo.models.recipes import device_of, encode_rows, kmeans_accuracy, trainable, update
 from zoo.specs import EEGSpec
 from zoo.training import Recipe, TrainingData
@@ -245,7 +245,7 @@ def recipes(model: Image2EEG, data: TrainingData, *, seed: int, select: Literal[
         MissingError: The ImageNet weights of GoogLeNet are not here; the message says how to fetch them.
     """
     if isinstance(model.image_encoder, ImageFeatNet):
-        load_frozen(model.image_encoder.encoder, GOOGLENET)
+        load_frozen(model.image_encoder.encoder, "googlenet")
     triplets = EncoderRecipe(cast("EEGStyleGANADA", model), data, seed=seed, select=select)  # reads the same fields
     return [triplets, ImageRecipe(model, data, seed=seed, select=select)]
 

@@ -6,33 +6,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import hub
+from zoo import packaged
+from zoo.backbones import IMAGENET, backbone_card
 from zoo.errors import IntegrityError
-from zoo.specs import File
 
 PIXELS = "pixels-224"
 """The extractor of models that look at pictures themselves."""
-RESNET50 = File(
-    path="resnet50-0676ba61.pth",
-    url="https://download.pytorch.org/models/resnet50-0676ba61.pth",
-    sha256="0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a",
-    size=102530333,
-    licence="BSD-3-Clause",
-)
-GOOGLENET = File(
-    path="googlenet-1378be20.pth",
-    url="https://download.pytorch.org/models/googlenet-1378be20.pth",
-    sha256="1378be20a8e875cf1568b8a71654e704449655e34711a959a38b04fb34905cef",
-    licence="BSD-3-Clause",
-)
-EXTRACTORS = {RESNET50.path: "resnet50-imagenet", GOOGLENET.path: "googlenet-imagenet"}
-"""Extractors with the same weights, by which ``zoo weights pull`` brings them."""
+EXTRACTORS = {"resnet50": "resnet50-imagenet", "googlenet": "googlenet-imagenet"}
+"""Backbone → extractor with the same weights, by which ``zoo weights pull`` brings them."""
 
 
 def imagenet(pixels: Tensor) -> Tensor:
     """Pixels (n, 3, height, width) in [0, 1] as torchvision's networks were trained with."""
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    return (pixels - pixels.new_tensor(mean).view(3, 1, 1)) / pixels.new_tensor(std).view(3, 1, 1)
+    mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in IMAGENET)
+    return (pixels - mean) / std
 
 
 def enlarged(pixels: Tensor, size: int) -> Tensor:
@@ -42,14 +29,16 @@ def enlarged(pixels: Tensor, size: int) -> Tensor:
     return large[:, :, edge : edge + kept, edge : edge + kept]
 
 
-def load_frozen(network: nn.Module, file: File) -> None:
-    """Put published ImageNet weights into everything of ``network`` but its last layer, ``fc``.
+def load_frozen(network: nn.Module, backbone: str) -> None:
+    """Put the pinned weights of a backbone into everything of ``network`` but its last layer, ``fc``.
 
     Raises:
         MissingError: They are not on this machine; the message names the command that brings them.
         IntegrityError: Their sha256 is not the pinned one, or they do not fit.
     """
-    path = hub.fetch(file, bring=f"zoo weights pull {EXTRACTORS[file.path]}")
+    file = backbone_card(backbone).file
+    assert file is not None
+    path = packaged.find(file, backbone, bring=f"zoo weights pull {EXTRACTORS[backbone]}")
     given = torch.load(path, weights_only=True, map_location="cpu")
     own = {key: value for key, value in network.state_dict().items() if not key.startswith("fc.")}
     if lacking := [key for key, value in own.items() if key not in given or given[key].shape != value.shape]:
