@@ -270,6 +270,30 @@ def representational_similarity(*, predicted: ArrayLike, observed: ArrayLike, se
     return Ceilinged(*np.transpose(found))
 
 
+def rsa_over_time(*, features: ArrayLike, observed: ArrayLike) -> np.ndarray:
+    """(n_times,) Spearman correlation of the dissimilarities of features with those of mean responses at every time.
+
+    Dissimilarity is 1 - Pearson, over features on one side, over channels on the other: how an area of a network is
+    compared with EEG.
+
+    Shape:
+        features: (n_images, n_features); observed: (n_images, n_repetitions, n_channels, n_times), 3 channels or more.
+    Raises:
+        UsageError: Shapes disagree, a value is not finite, or there are fewer than 3 images, features or channels.
+
+    References:
+        Kriegeskorte et al. (2008), https://doi.org/10.3389/neuro.06.004.2008; as in Lu, Wang, Golomb (2026).
+    """
+    (area,) = check_features(min_n=3, features=features)
+    responses = _mean(np.asarray(observed))
+    if len(area) != len(responses) or min(area.shape[1], responses.shape[1]) < 3:
+        raise UsageError(
+            f"every one of {len(responses)} images needs its features, 3 or more, and 3 channels, but there are "
+            f"features of {len(area)}, {area.shape[1]} of each, and {responses.shape[1]} channels."
+        )
+    return compare_rdms(correlation_rdm(area), correlation_rdm(responses.transpose(2, 0, 1)))
+
+
 def rsa_spearman(*, predicted: ArrayLike, observed: ArrayLike, iterations: int = 10, seed: int = 0) -> Score:
     """Mean over times of ``representational_similarity``; ceilings in ``detail``."""
     halves = _halves(observed, iterations, seed)
