@@ -40,7 +40,7 @@ class Options(_Part):
     train: bool = True
     """Train where no weights of this split and seed are here; else evaluate those that are."""
     overrides: dict[str, Any] = {}
-    select: Literal["val", "last"] = "val"
+    select: Literal["val", "last", "test"] = "val"
     limit: int | None = None
     replicates: int | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -205,7 +205,11 @@ class Cells:
         interruption leaves it to the next attempt. Of several processes that do it together, the first keeps the books.
         """
         if not here().first:
-            return self._compute(cell, _Clock(None, None))
+            from zoo.stages import ShardsMissingError
+
+            with contextlib.suppress(ShardsMissingError):  # its part is done
+                self._compute(cell, _Clock(None, None))
+            return None
         with store.claim(self.folder / cell.id, wait_seconds=BUSY_SECONDS) as free:
             if not free:
                 return None

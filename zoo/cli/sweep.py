@@ -38,7 +38,7 @@ def sweep(
     splits: Annotated[list[str] | None, typer.Option(help="Of each dataset, if it has them; all with a track.")] = None,
     seeds: Annotated[str, typer.Option(help="Such as 0,1,2 or 0-4.")] = "0",
     train: Annotated[bool, typer.Option("--train/--no-train", help="Train what is not trained yet.")] = True,
-    select: Annotated[str, typer.Option(help="val: best validation score; last: no choice.")] = "val",
+    select: Annotated[str, typer.Option(help="val, last or test: as zoo train does it.")] = "val",
     set_: Annotated[list[str] | None, typer.Option("--set", help="Config field to change, as name=value.")] = None,
     replicates: Annotated[int | None, typer.Option(help="Images per trial; the track's number if omitted.")] = None,
     limit: Annotated[int | None, typer.Option(help="Score only so many test trials: partial records.")] = None,
@@ -145,7 +145,7 @@ def cell_(cell: str, output_dir: OutputDir = None) -> None:
 
     end_when_told()
     ended = Cells(_board(output_dir)).run(Cell.model_validate_json(cell))
-    if here().size > 1 and (ended is None or ended.status == "failed"):
+    if here().size > 1 and here().first and (ended is None or ended.status == "failed"):
         raise typer.Exit(1)  # so that the others of a group do not wait for this one
 
 
