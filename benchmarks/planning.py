@@ -1,0 +1,428 @@
+"""What models, extractors and metrics cost per sample, and from it the whole board: hours and bytes.
+
+    python benchmarks/planning.py measure [--device cpu] [--only NAME …]   → benchmarks/results/planning-<device>.json
+    python benchmarks/planning.py page                                     → docs/planning.md
+
+Every model and metric is measured in a process of its own with one thread, on noise shaped like the data it is meant
+for: networks have initial weights, which cost what trained ones cost. Training is the median of a few steps of every
+phase times the number of steps that its recipe takes. What is not on the machine (extractors' weights) or takes too
+long is written down with the reason. Results that are there are kept; --only measures these anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from zoo import provenance, registry  # noqa: E402 - from the checkout beside this file
+from zoo.metrics.base import extractor_card, extractor_cards  # noqa: E402
+from zoo.specs import DatasetCard, ModelCard, TrackCard  # noqa: E402
+from zoo.store import write_json  # noqa: E402
+from zoo.sweep import hours, size  # noqa: E402
+
+HELD, PICTURES, PICTURE_SIZE = 256, 128, 128
+"""Trials and pictures of noise; rows of a data set of real size point into them."""
+TRAINED = 0.7
+"""Part of a dataset's trials that is taken for its training role."""
+SEEDS = 3
+TRIALS = 500
+"""Test trials that images are made for: the usual number of tracks."""
+STEP_SECONDS, LONGEST = 3.0, 150
+REPLICATED, SINGLE = ("model", "shuffled-eeg"), ("other-subject", "gaussian-eeg", "random-codebook")
+"""Systems whose images are made for every replicate, and once."""
+MEMORY = 4 * 2**30
+"""What takes more is not measured here."""
+KNOWN = {
+    (row["model"], row["phase"]): row["seconds"]
+    for row in json.loads((ROOT / "benchmarks" / "results" / "full_size_steps-cpu.json").read_text())
+}
+"""Seconds of the first step of full-size phases (benchmarks/full_size_steps.py)."""
+MOMENTS = 4
+"""Checkpoints of training hold weights, two moments of Adam, and the best state."""
+
+
+# ---- what can be measured
+
+
+def dataset_of(card: ModelCard) -> DatasetCard:
+    """A dataset that the model is meant for: its own, else the generated one."""
+    mine = [registry.datasets.get(name) for name in card.trained_on if name in registry.datasets.names()]
+    return next((found for found in mine if found.eeg is not None), registry.datasets.get("phantom"))
+
+
+def seconds_of(call: Callable[[], object], device: str, *, at_least: int = 1) -> float:
+    """Median of a few calls, or of one if it takes long."""
+    import torch
+
+    found: list[float] = []
+    while len(found) < at_least or (sum(found) < STEP_SECONDS and len(found) < 5):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        begun = time.perf_counter()
+        call()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        found.append(time.perf_counter() - begun)
+    return median(found[1:] or found)
+
+
+def look(extractor: str, output: str, pictures: Any) -> np.ndarray:
+    """Noise in the place of what a frozen network sees in pictures: its cost is that of extractors."""
+    width = extractor_card(extractor).outputs[output]
+    return np.random.default_rng(1).standard_normal((len(pictures), width), dtype=np.float32)
+
+
+def a_model(name: str, device: str) -> dict[str, Any]:
+    """Seconds per trial, per image and per training step; bytes of weights, features and checkpoints."""
+    import torch
+
+    from zoo import training, weights
+    from zoo.models.base import Classifier, EEGEncoder, EncodingModel, LabelConditioned, Reconstructor, Retriever
+
+    card = registry.models.get(name)
+    dataset = dataset_of(card)
+    spec, rng, n_classes = dataset.eeg, np.random.default_rng(0), max(2, len(dataset.concepts))
+    assert spec is not None
+    n_train = int((dataset.n_trials or 10 * HELD) * TRAINED)
+    eeg = rng.standard_normal((HELD, spec.n_channels, spec.n_times), dtype=np.float32)
+    data = training.TrainingData(
+        eeg=eeg if spec.unit == "a.u." else eeg * np.float32(1e-5),
+        labels=np.arange(HELD) % n_classes,
+        train=np.arange(n_train) % HELD,
+        val=np.arange(0),
+        n_classes=n_classes,
+        images=tuple(rng.integers(0, 256, (PICTURE_SIZE, PICTURE_SIZE, 3), dtype=np.uint8) for _ in range(PICTURES)),
+        image_labels=np.arange(PICTURES) % n_classes,
+        image_of_trial=np.arange(HELD) % PICTURES,
+    )
+    data = replace(data, subjects=np.array(["01", "02"])[np.arange(HELD) % 2], look=look)
+    known = {"n_classes": n_classes, "subjects": ("01", "02"), "n_pictures": PICTURES}
+    torch.manual_seed(0)
+    net = weights.build(card, spec, {key: value for key, value in known.items() if key in card.preset}).to(device)
+    found: dict[str, Any] = {
+        "dataset": dataset.id,
+        "task": card.task,
+        "weight_bytes": sum(value.numel() * value.element_size() for value in net.state_dict().values()),
+    }
+    net.eval()
+    trials = torch.from_numpy(data.eeg[: net.micro_batch]).to(device)
+    with torch.inference_mode():
+        if isinstance(net, EEGEncoder) and not isinstance(net, LabelConditioned):
+            features = net.encode(trials)
+            found["encode_seconds"] = seconds_of(lambda: net.encode(trials), device) / len(trials)
+            found["feature_bytes"] = features[0].numel() * 4
+        elif isinstance(net, LabelConditioned):
+            features = net.encode_labels(torch.zeros(net.micro_batch, dtype=torch.int64, device=device))
+        if isinstance(net, Reconstructor):
+            noise = torch.from_numpy(np.stack([net.draw_noise(rng) for _ in features])).to(device)
+            found["decode_seconds"] = seconds_of(lambda: net.decode(features, noise), device) / len(features)
+            found["resolution"] = net.resolution
+    found["kind"] = next(
+        kind.__name__ for kind in (Reconstructor, Retriever, Classifier, EncodingModel, object) if isinstance(net, kind)
+    )
+    found["phases"] = phases(card, net, data, device)
+    found["checkpoint_bytes"] = MOMENTS * found["weight_bytes"]
+    found["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return found
+
+
+def phases(card: ModelCard, net: Any, data: Any, device: str) -> list[dict[str, Any]] | dict[str, str]:
+    """Steps of every phase of training and seconds of one, or why that could not be measured."""
+    assert card.builder is not None
+    try:
+        recipes = registry.load_object(card.builder.partition(":")[0] + ":recipes")(net.train(), data, seed=0)
+        found = []
+        for recipe in recipes:
+            if (card.id, recipe.name) in KNOWN and device == "cpu":
+                seconds = KNOWN[card.id, recipe.name]
+                found.append({"name": recipe.name, "steps": recipe.n_steps, "step_seconds": seconds, "first": True})
+                continue
+            steps = iter(range(10**6))
+            one = lambda recipe=recipe, steps=steps: recipe.step(next(steps), np.random.default_rng(0))  # noqa: E731
+            found.append(
+                {"name": recipe.name, "steps": recipe.n_steps, "step_seconds": seconds_of(one, device, at_least=1)}
+            )
+        return found
+    except Exception as error:
+        return {"not_measured": f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"}
+
+
+def an_extractor(name: str, device: str) -> dict[str, Any]:
+    """Seconds and bytes per image of 64 pixels."""
+    from zoo.metrics.features import load_extractor
+
+    card = extractor_card(name)
+    extract = load_extractor(name, device)
+    images = np.random.default_rng(0).integers(0, 256, (16, 3, 64, 64), dtype=np.uint8)
+    given = (images, images) if card.compares else (images,)
+    return {
+        "seconds": seconds_of(lambda: extract(*given), device, at_least=2) / len(images),
+        "bytes": 4 * sum(card.outputs.values()),
+    }
+
+
+def a_metric(name: str, device: str) -> dict[str, Any]:
+    """Seconds of one value over the usual number of trials, as its interval is not: that takes as long or less."""
+    path = ROOT / "tests" / "metrics" / "test_every_metric.py"
+    spec = importlib.util.spec_from_file_location("every_metric", path)
+    assert spec is not None
+    assert spec.loader is not None
+    arrays = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(arrays)
+    card = registry.metrics.get(name)
+    if card.extractor is not None:
+        arrays.WIDTH = min(4096, extractor_card(card.extractor).outputs[card.output])
+    given = arrays.arrays(card, TRIALS)
+    seconds = seconds_of(lambda: arrays.value(card, given), device)
+    return {"seconds": seconds, "n": TRIALS, "seconds_per_sample": seconds / TRIALS}
+
+
+MEASURES = {"models": a_model, "extractors": an_extractor, "metrics": a_metric}
+
+
+def names() -> Iterator[tuple[str, str]]:
+    for card in registry.metrics.cards():
+        if "encoder" not in card.needs.values():
+            yield "metrics", card.id
+    for extractor in extractor_cards():
+        yield "extractors", extractor.id
+    for model in registry.models.cards():
+        if model.builder is not None:
+            yield "models", model.id
+
+
+def measure(device: str, only: list[str]) -> None:
+    path = ROOT / "benchmarks" / "results" / f"planning-{device}.json"
+    result: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    threads = "1" if device == "cpu" else os.environ.get("OMP_NUM_THREADS", "1")
+    environment = {**os.environ, "OMP_NUM_THREADS": threads}
+    for kind, name in names():
+        done = result.setdefault(kind, {}).get(name)
+        if (only and name not in only) or (done is not None and not only):
+            continue
+        words = [sys.executable, __file__, "one", kind, name, "--device", device]
+        load = os.getloadavg()[0]
+        try:
+            ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=LONGEST)
+        except subprocess.TimeoutExpired:
+            found = {"not_measured": f"took longer than {LONGEST} s"}
+        else:
+            last = (ran.stderr.strip().splitlines() or ["without a word"])[-1]
+            found = json.loads(ran.stdout) if ran.returncode == 0 else {"not_measured": last[:200]}
+        result[kind][name] = {**found, "load": round(load, 1)}
+        result |= {"hardware": provenance.cpu_name() if device == "cpu" else provenance.hardware(device)}
+        result["packages"] = provenance.versions()
+        write_json(path, result)
+        print(kind, name, json.dumps(found)[:160], flush=True)
+
+
+# ---- the board
+
+
+def train_seconds(found: dict[str, Any]) -> float | None:
+    if not isinstance(found.get("phases"), list):
+        return None
+    return sum(phase["steps"] * phase["step_seconds"] for phase in found["phases"])
+
+
+def newest(cards: list[TrackCard]) -> list[TrackCard]:
+    """Of every task, dataset and split the newest track."""
+    best: dict[tuple[str, str, str], TrackCard] = {}
+    for card in sorted(cards, key=lambda card: int(card.id.rpartition("@")[2])):
+        best[card.task, card.dataset, card.split] = card
+    return list(best.values())
+
+
+def cells() -> list[tuple[ModelCard, TrackCard]]:
+    """The board: models of any recordings on every track of their task, published ones on their papers' datasets."""
+    return [
+        (model, track)
+        for track in newest(registry.tracks.cards())
+        for model in registry.models.cards()
+        if model.builder is not None
+        and model.task == track.task
+        and (track.dataset in model.trained_on or ".small" in model.id or "-small" in model.id)
+    ]
+
+
+def cell_cost(found: dict[str, Any], track: TrackCard, result: dict[str, Any]) -> dict[str, float]:
+    """Seconds of training and evaluation, and bytes that stay, of one cell; what was not measured adds nothing."""
+    dataset = registry.datasets.get(track.dataset)
+    test = int((dataset.n_trials or TRIALS) * (1 - TRAINED))
+    n = min(track.trials or test, test)
+    eeg = sum(name in (*REPLICATED, *SINGLE) for name in track.controls) + 1
+    images = n * sum(
+        track.replicates if name in REPLICATED else 1
+        for name in ("model", *track.controls)
+        if name in (*REPLICATED, *SINGLE)
+    )
+    images = images if "decode_seconds" in found else 0
+    pictures = registry.metrics.get
+    extractors = {pictures(name).extractor for name in track.metrics} - {None}
+    seen = [result["extractors"].get(name, {}) for name in extractors] if images else []
+    metrics = [result["metrics"].get(name, {}) for name in track.metrics]
+    return {
+        "train": train_seconds(found) or 0.0,
+        "encode": eeg * test * found.get("encode_seconds", 0.0),
+        "generate": images * found.get("decode_seconds", 0.0),
+        "see": images * sum(extractor.get("seconds", 0.0) for extractor in seen),
+        "score": (1 + len(track.controls)) * sum(metric.get("seconds", 0.0) * n / TRIALS for metric in metrics),
+        "bytes": found["weight_bytes"]
+        + found["checkpoint_bytes"]
+        + eeg * test * found.get("feature_bytes", 0)
+        + images * (3 * track.resolution**2 + sum(extractor.get("bytes", 0) for extractor in seen)),
+    }
+
+
+def page(device: str) -> str:
+    result = json.loads((ROOT / "benchmarks" / "results" / f"planning-{device}.json").read_text())
+    loads = [found["load"] for kind in MEASURES for found in result[kind].values() if "load" in found]
+    lines = [
+        "# Planning: what models, metrics and the whole board take",
+        "",
+        "Generated by `python benchmarks/planning.py page` from `benchmarks/results/planning-"
+        f"{device}.json`, which `python benchmarks/planning.py measure` made.",
+        "",
+        f"**Every figure is of one thread of a {result['hardware']}; none is of a GPU.** The machine had other work "
+        f"(load {min(loads):.0f} to {max(loads):.0f} on two cores), so seconds are too long rather than too short. "
+        "`measure --device cuda` on a machine with a GPU makes the same page for it; until then GPU hours can only be "
+        "had from a sweep's own cells: `zoo sweep … --dry-run` foretells from what the board has measured.",
+        "",
+        "A network has initial weights and noise for recordings. Training is the median of a few steps of each phase "
+        f"times the steps of its recipe (of full-size phases the first step, `benchmarks/full_size_steps.py`), with "
+        f"{TRAINED:.0%} of a dataset's trials to train on.",
+        "",
+        "## Models",
+        "",
+        "| model | recordings | encode, ms per trial | decode, ms per image | training | weights | checkpoint | peak |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+
+    def ms(seconds: float | None) -> str:
+        return "–" if seconds is None else f"{1000 * seconds:.3g}"
+
+    missing: dict[str, list[str]] = {}
+    for name, found in result["models"].items():
+        if "not_measured" in found:
+            missing.setdefault(found["not_measured"], []).append(name)
+            continue
+        trained = train_seconds(found)
+        if trained is None:
+            missing.setdefault(f"training: {found['phases']['not_measured']}", []).append(name)
+        lines.append(
+            f"| {name} | {found['dataset']} | {ms(found.get('encode_seconds'))} | {ms(found.get('decode_seconds'))} | "
+            f"{'–' if trained is None else hours(trained)} | {size(found['weight_bytes'])} | "
+            f"{size(found['checkpoint_bytes'])} | {found['peak_mb']:,} MB |"
+        )
+    lines += ["", "## Extractors", "", "| extractor | ms per image | bytes per image |", "|---|---|---|"]
+    for name, found in result["extractors"].items():
+        if "not_measured" in found:
+            missing.setdefault("their weights are not on this machine", []).append(name)
+        else:
+            lines.append(f"| {name} | {ms(found['seconds'])} | {found['bytes']:,} |")
+    lines += [
+        "",
+        "## Metrics",
+        "",
+        f"One value over {TRIALS} samples, from features; a record has one for the model and one for each control.",
+        "",
+        "| metric | seconds | ms per sample |",
+        "|---|---|---|",
+    ]
+    for name, found in result["metrics"].items():
+        if "not_measured" in found:
+            missing.setdefault(found["not_measured"], []).append(name)
+        else:
+            lines.append(f"| {name} | {found['seconds']:.3g} | {ms(found['seconds_per_sample'])} |")
+    lines += ["", "## Not measured", ""]
+    lines += [f"- {', '.join(found)}: {reason}" for reason, found in missing.items()] or ["Nothing."]
+    return "\n".join([*lines, "", *board_page(result)]) + "\n"
+
+
+def board_page(result: dict[str, Any]) -> list[str]:
+    planned = cells()
+    known = [(model, track) for model, track in planned if "weight_bytes" in result["models"].get(model.id, {})]
+    costs = [(model, track, cell_cost(result["models"][model.id], track, result)) for model, track in known]
+    parts = ("train", "encode", "generate", "see", "score")
+    totals = {part: SEEDS * sum(cost[part] for _, _, cost in costs) for part in (*parts, "bytes")}
+    together = sum(totals[part] for part in parts)
+    small = [cost for model, _, cost in costs if ".small" in model.id or "-small" in model.id]
+    few = SEEDS * sum(sum(cost[part] for part in parts) for cost in small)
+    few_bytes = SEEDS * sum(cost["bytes"] for cost in small)
+    years = together / 3600 / 24 / 365
+    heaviest = sorted(costs, key=lambda cost: -sum(cost[2][part] for part in parts))[:5]
+    peak = max(result["models"][model.id]["peak_mb"] for model, _ in known)
+    return [
+        "## The whole board, and ten times it",
+        "",
+        f"{len(planned)} cells (the newest track of every split; models for any recordings on all of them, published "
+        f"ones on the datasets of their papers), {SEEDS} seeds: {SEEDS * len(planned):,} trainings and evaluations, of "
+        f"which {SEEDS * len(known):,} could be foretold.",
+        "",
+        "| | thread hours | bytes |",
+        "|---|---|---|",
+        *(f"| {part} | {SEEDS * sum(cost[part] for _, _, cost in costs) / 3600:,.1f} | |" for part in parts),
+        f"| the small models alone | {few / 3600:,.0f} | {size(few_bytes)} |",
+        f"| **all** | **{together / 3600:,.0f}** | **{size(totals['bytes'])}** |",
+        f"| ten times | {together / 360:,.0f} | {size(10 * totals['bytes'])} |",
+        "",
+        "The dearest cells: "
+        + "; ".join(
+            f"{model.id} on {track.dataset} ({hours(sum(cost[part] for part in parts))})"
+            for model, track, cost in heaviest
+        )
+        + ".",
+        "",
+        "### What binds first",
+        "",
+        f"1. **Training of the published sizes**: {totals['train'] / together:.0%} of all time; on one thread the "
+        f"board would take {years:,.1f} years. It needs GPUs: train there, evaluate anywhere.",
+        f"2. **Memory**: the largest process here had {peak / 1000:.1f} GB; SLURM's default of 1 to 4 GB per core "
+        "kills it, so `--memory` must be given.",
+        f"3. **Disk**: {size(totals['bytes'])} for the board, {size(10 * totals['bytes'])} for ten times it; "
+        "checkpoints of training are "
+        f"{SEEDS * sum(result['models'][m.id]['checkpoint_bytes'] for m, _ in known) / totals['bytes']:.0%} "
+        "of it and may go when the weights are there (`<cache>/training`).",
+        f"4. **Jobs**: ten times the board is {10 * SEEDS * len(planned):,} cells in "
+        f"{math.ceil(SEEDS * len(planned) / 100)} arrays of 1,000; planning and looking at 10,000 cells takes seconds "
+        "(`benchmarks/results/sweep_scale-cpu.json`).",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("measure", "page", "one"))
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--only", nargs="*", default=[])
+    given = parser.parse_args()
+    if given.what == "one":
+        kind, name = given.names
+        if given.device == "cpu":
+            resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+        print(json.dumps(MEASURES[kind](name, given.device)))
+    elif given.what == "measure":
+        measure(given.device, given.only)
+    else:
+        (ROOT / "docs" / "planning.md").write_text(page(given.device), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
