@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import zoo
 from tests.models.resuming import check_resuming
 from zoo.errors import MissingError, UsageError
-from zoo.models.braindecode import BraindecodeClassifier, bind, build, recipes, sizes
-from zoo.models.perceivelab import Scaled
+from zoo.models.braindecode import bind, build, recipes, sizes
+from zoo.models.perceivelab import NetworkClassifier, Scaled
 from zoo.specs import EEGSpec
 from zoo.training import TrainingData, fit
 
@@ -28,7 +28,7 @@ def spec(n_channels: int = 22, n_times: int = 1125) -> EEGSpec:
     return EEGSpec(ch_names=tuple(f"E{i}" for i in range(n_channels)), sfreq=250, tmin=0, n_times=n_times, unit="a.u.")
 
 
-def built(network: str, n_channels: int = 22, n_times: int = 1125, **overrides: Any) -> BraindecodeClassifier:
+def built(network: str, n_channels: int = 22, n_times: int = 1125, **overrides: Any) -> NetworkClassifier:
     torch.manual_seed(0)
     return build(spec(n_channels, n_times), network=network, **overrides).eval()
 
@@ -37,14 +37,14 @@ def noise(*shape: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
 
 
-def spatial(model: BraindecodeClassifier) -> nn.Conv2d:
+def spatial(model: NetworkClassifier) -> nn.Conv2d:
     encoder = model.encoder.network if isinstance(model.encoder, Scaled) else model.encoder
     conv = encoder.get_submodule("network.conv_spatial")
     assert isinstance(conv, nn.Conv2d)
     return conv
 
 
-def theirs(network: str, model: BraindecodeClassifier) -> nn.Module:
+def theirs(network: str, model: NetworkClassifier) -> nn.Module:
     """The library's network with its defaults and our weights."""
     options = {} if network == "eegnet" else {"add_log_softmax": False, "final_conv_length": "auto"}
     made: nn.Module = getattr(library, NETWORKS[network])(n_chans=22, n_outputs=4, n_times=1125, **options).eval()
@@ -161,7 +161,7 @@ def training_data(n: int = 36) -> TrainingData:
 def test_every_network_learns_and_resumes(network: str, tmp_path: Path) -> None:
     data, options = training_data(), {"n_classes": 3, "encoder_batch_size": 12}
 
-    def training() -> tuple[BraindecodeClassifier, Any]:
+    def training() -> tuple[NetworkClassifier, Any]:
         model = built(network, 3, 40, encoder_steps=6, **options)
         return model, recipes(model, data, seed=0)[0]
 
@@ -176,6 +176,6 @@ def test_every_network_learns_and_resumes(network: str, tmp_path: Path) -> None:
 def test_a_trained_one_comes_back_from_its_weights() -> None:
     zoo.train("eegnet", "phantom", overrides={"encoder_steps": 3}, device="cpu")
     model = zoo.load("eegnet")
-    assert isinstance(model, BraindecodeClassifier)
+    assert isinstance(model, NetworkClassifier)
     assert model.n_classes == 6
     assert model.classify(noise(2, 14, 64)).shape == (2, 6)

@@ -13,7 +13,8 @@ from scipy.special import expit
 from torch import Tensor, nn
 
 from zoo.errors import UsageError
-from zoo.models.mindbigdata_lstm import CommonLSTM, MindBigDataClassifier, PerChannelLSTM, StackedLSTM, build, recipes
+from zoo.models.mindbigdata_lstm import CommonLSTM, PerChannelLSTM, StackedLSTM, build, recipes
+from zoo.models.perceivelab import NetworkClassifier
 from zoo.registry import PACKAGE, read_yaml
 from zoo.specs import EEGSpec, ModelCard
 from zoo.training import TrainingData, fit
@@ -35,12 +36,12 @@ def spec(n_channels: int = 3, n_times: int = 40) -> EEGSpec:
     return EEGSpec(ch_names=tuple(f"E{i}" for i in range(n_channels)), sfreq=128, tmin=0, n_times=n_times, unit="a.u.")
 
 
-def built(network: str, **overrides: Any) -> MindBigDataClassifier:
+def built(network: str, **overrides: Any) -> NetworkClassifier:
     torch.manual_seed(0)
     return build(spec(), **{**NARROW, "network": network, **overrides}).eval()
 
 
-def published(**preset: Any) -> MindBigDataClassifier:
+def published(**preset: Any) -> NetworkClassifier:
     assert EPOC is not None
     with torch.device("meta"):
         return build(EPOC, **preset)

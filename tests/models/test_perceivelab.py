@@ -21,7 +21,7 @@ from zoo.errors import IntegrityError, UsageError
 from zoo.models.convert.perceivelab import convert
 from zoo.models.perceivelab import (
     EEGChannelNet,
-    PerceivelabClassifier,
+    NetworkClassifier,
     PerceivelabConfig,
     Scaled,
     SiskindCNN,
@@ -41,7 +41,7 @@ def spec(n_channels: int = 128, n_times: int = 440) -> EEGSpec:
     return EEGSpec(ch_names=tuple(f"E{i}" for i in range(n_channels)), sfreq=1000, tmin=0, n_times=n_times, unit="a.u.")
 
 
-def built(network: str, n_channels: int = 128, n_times: int = 440, **overrides: Any) -> PerceivelabClassifier:
+def built(network: str, n_channels: int = 128, n_times: int = 440, **overrides: Any) -> NetworkClassifier:
     torch.manual_seed(0)
     return build(spec(n_channels, n_times), network=network, **overrides).eval()
 
@@ -271,7 +271,7 @@ def test_every_network_learns_and_resumes_to_the_same_bits(network: str, semanti
         if done == 3:
             raise KeyboardInterrupt
 
-    def made(steps: int) -> PerceivelabClassifier:
+    def made(steps: int) -> NetworkClassifier:
         return built(network, 3, 40, semantics=semantics, encoder_steps=steps, encoder_batch_size=12, **NARROW)
 
     whole, broken, resumed = made(6), made(6), made(6)

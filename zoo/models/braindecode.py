@@ -19,10 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import MissingError, UsageError
-from zoo.models.base import Classifier
 from zoo.models.cvpr_lstm import ClassifierTrainingConfig, EncoderRecipe
 from zoo.models.layers import check_least, configure
-from zoo.models.perceivelab import Scaled, require_classes
+from zoo.models.perceivelab import NetworkClassifier, require_classes
 from zoo.specs import EEGSpec
 from zoo.training import Recipe, TrainingData
 
@@ -141,33 +140,6 @@ class Head(nn.Module):
         return made
 
 
-class BraindecodeClassifier(Classifier):
-    """One of the networks."""
-
-    def __init__(self, spec: EEGSpec, config: BraindecodeConfig) -> None:
-        super().__init__(spec, config)
-        self.config: BraindecodeConfig = config
-        self.n_classes = config.n_classes
-        network = make_network(spec, config)
-        last = network.get_submodule("final_layer")
-        body = Body(network)
-        self.encoder = body if config.eeg_scaling == "none" else Scaled(body, spec.n_channels)
-        self.classifier = Head(last)
-
-    def parts(self) -> dict[str, nn.Module]:
-        return {"encoder": self.encoder, "classifier": self.classifier}
-
-    def encode(self, eeg: Tensor) -> Tensor:
-        """Features (n_trials, n_features) of EEG (n_trials, n_channels, n_times)."""
-        features: Tensor = self.encoder(eeg.transpose(1, 2))
-        return features
-
-    def logits(self, features: Tensor) -> Tensor:
-        """What the last layer makes of features: (n, n_features) → (n, n_classes)."""
-        found: Tensor = self.classifier(features)
-        return found
-
-
 class BoundRecipe(EncoderRecipe):
     """Cross-entropy; spatial filters of EEGNet are shortened after every step."""
 
@@ -180,18 +152,21 @@ class BoundRecipe(EncoderRecipe):
         return losses
 
 
-def build(spec: EEGSpec, **overrides: Any) -> BraindecodeClassifier:
+def build(spec: EEGSpec, **overrides: Any) -> NetworkClassifier:
     """An untrained network for these recordings; initial weights come from torch's generator, so seed that first.
 
     Raises:
         MissingError: braindecode is not installed.
         UsageError: An override is no field of ``BraindecodeConfig``, its value is not possible, or trials are short.
     """
-    return BraindecodeClassifier(spec, configure(BraindecodeConfig, overrides))
+    config = configure(BraindecodeConfig, overrides)
+    network = make_network(spec, config)
+    last = network.get_submodule("final_layer")
+    return NetworkClassifier(spec, config, Body(network), Head(last))
 
 
 def recipes(
-    model: BraindecodeClassifier, data: TrainingData, *, seed: int, select: Literal["val", "last"] = "val"
+    model: NetworkClassifier, data: TrainingData, *, seed: int, select: Literal["val", "last"] = "val"
 ) -> list[Recipe]:
     """One phase, ``encoder``: cross-entropy of the whole network.
 

@@ -38,7 +38,7 @@ from zoo.models.base import Classifier
 from zoo.models.cvpr_lstm import ClassifierTrainingConfig, EncoderRecipe
 from zoo.models.epoc import KerasBatchNorm, glorot
 from zoo.models.layers import check_least, check_shares, configure, keras_lstm
-from zoo.models.perceivelab import Scaled, require_classes
+from zoo.models.perceivelab import NetworkClassifier, require_classes
 from zoo.models.recipes import trainable
 from zoo.specs import EEGSpec
 from zoo.training import Recipe, TrainingData
@@ -193,31 +193,6 @@ def make_head(n_features: int, config: MindBigDataConfig) -> nn.Module:
     return head
 
 
-class MindBigDataClassifier(Classifier):
-    """One of the networks and its head."""
-
-    def __init__(self, spec: EEGSpec, config: MindBigDataConfig) -> None:
-        super().__init__(spec, config)
-        self.config: MindBigDataConfig = config
-        self.n_classes = config.n_classes
-        network = NETWORKS[config.network](spec.n_channels, spec.n_times, config)
-        self.encoder = network if config.eeg_scaling == "none" else Scaled(network, spec.n_channels)
-        self.classifier = make_head(network.n_features, config)
-
-    def parts(self) -> dict[str, nn.Module]:
-        return {"encoder": self.encoder, "classifier": self.classifier}
-
-    def encode(self, eeg: Tensor) -> Tensor:
-        """Features (n_trials, n_features) of EEG (n_trials, n_channels, n_times)."""
-        features: Tensor = self.encoder(eeg.transpose(1, 2))
-        return features
-
-    def logits(self, features: Tensor) -> Tensor:
-        """What the head makes of features before the softmax: (n, n_features) → (n, n_classes)."""
-        found: Tensor = self.classifier(features)
-        return found
-
-
 def make_optimizer(config: DigitTrainingConfig, parameters: list[nn.Parameter]) -> Optimizer:
     """The one that the config names."""
     return (SGD if config.optimizer == "sgd" else Adam)(parameters, lr=config.encoder_lr)
@@ -231,17 +206,19 @@ class DigitRecipe(EncoderRecipe):
         self.optimizer = make_optimizer(model.config, [*trainable(self.encoder), *classifier.parameters()])
 
 
-def build(spec: EEGSpec, **overrides: Any) -> MindBigDataClassifier:
+def build(spec: EEGSpec, **overrides: Any) -> NetworkClassifier:
     """An untrained classifier for these recordings; initial weights come from torch's generator, so seed that first.
 
     Raises:
         UsageError: An override is no field of ``MindBigDataConfig``, or its value is not possible.
     """
-    return MindBigDataClassifier(spec, configure(MindBigDataConfig, overrides))
+    config = configure(MindBigDataConfig, overrides)
+    network = NETWORKS[config.network](spec.n_channels, spec.n_times, config)
+    return NetworkClassifier(spec, config, network, make_head(network.n_features, config))
 
 
 def recipes(
-    model: MindBigDataClassifier, data: TrainingData, *, seed: int, select: Literal["val", "last"] = "val"
+    model: NetworkClassifier, data: TrainingData, *, seed: int, select: Literal["val", "last"] = "val"
 ) -> list[Recipe]:
     """One phase, ``encoder``: cross-entropy of network and head together.
 

@@ -402,16 +402,20 @@ def make_head(n_features: int, config: PerceivelabConfig) -> nn.Module:
     return nn.Linear(n_features, config.n_classes)
 
 
-class PerceivelabClassifier(Classifier):
-    """One of the networks and its head."""
+class NetworkClassifier(Classifier):
+    """A network, behind a scaling of its input if the config asks for it, and a head; of several families.
 
-    def __init__(self, spec: EEGSpec, config: PerceivelabConfig) -> None:
+    Args:
+        config: Has ``n_classes`` and the fields of ``ClassifierTrainingConfig``.
+        network: (n, n_times, n_channels) → (n, n_features).
+        head: (n, n_features) → (n, n_classes).
+    """
+
+    def __init__(self, spec: EEGSpec, config: Any, network: nn.Module, head: nn.Module) -> None:
         super().__init__(spec, config)
-        self.config: PerceivelabConfig = config
         self.n_classes = config.n_classes
-        network, n_features = make_network(spec, config)
         self.encoder = network if config.eeg_scaling == "none" else Scaled(network, spec.n_channels)
-        self.classifier = make_head(n_features, config)
+        self.classifier = head
 
     def parts(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "classifier": self.classifier}
@@ -436,17 +440,19 @@ def require_classes(model: Classifier, data: TrainingData) -> None:
         )
 
 
-def build(spec: EEGSpec, **overrides: Any) -> PerceivelabClassifier:
+def build(spec: EEGSpec, **overrides: Any) -> NetworkClassifier:
     """An untrained classifier for these recordings; initial weights come from torch's generator, so seed that first.
 
     Raises:
         UsageError: An override is no field of ``PerceivelabConfig``, or its value is not possible.
     """
-    return PerceivelabClassifier(spec, configure(PerceivelabConfig, overrides))
+    config = configure(PerceivelabConfig, overrides)
+    network, n_features = make_network(spec, config)
+    return NetworkClassifier(spec, config, network, make_head(n_features, config))
 
 
 def recipes(
-    model: PerceivelabClassifier, data: TrainingData, *, seed: int, select: Literal["val", "last"] = "val"
+    model: NetworkClassifier, data: TrainingData, *, seed: int, select: Literal["val", "last"] = "val"
 ) -> list[Recipe]:
     """One phase, ``encoder``: cross-entropy of network and head together, as the released script trains them all.
 
