@@ -15,10 +15,13 @@ from torch.nn import functional as F
 
 from tests.models.resuming import check_resuming
 from tests.models.retrieval import SPEC, found, training
+from zoo import weights
 from zoo.backbones import backbone_card
-from zoo.errors import MissingError, UsageError
+from zoo.conversion import convert as convert_weights
+from zoo.errors import IntegrityError, MissingError, UsageError
 from zoo.metrics.base import extractor_card
 from zoo.models.contrastive import contrastive_loss, fitted, unit_pixels
+from zoo.models.convert.eegclip import convert
 from zoo.models.eegclip import EEGClip, build, recipes
 from zoo.models.pretrained import EXTRACTORS, PIXELS, enlarged, imagenet, load_frozen
 from zoo.registry import PACKAGE, read_yaml
@@ -218,6 +221,45 @@ def test_published_weights_fill_everything_but_the_head(tmp_path: Path, monkeypa
 def test_impossible_options_are_refused(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         build(SPEC, **{**TINY, **overrides})
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file as the authors' training saves it, with random weights and moments."""
+    torch.manual_seed(0)
+    model = build(EGI)
+    state = {f"text_encoder.{key}": value for key, value in model.encoder.state_dict().items()}
+    for key, value in model.image_encoder.state_dict().items():
+        moved = "running_var" in key
+        state[f"image_encoder.{key}"] = value + 0.2 * torch.rand_like(value) if moved else value
+    path = tmp_path_factory.mktemp("eegclip") / "clip_2048.pth"
+    torch.save({"epoch": 2048, "model_state_dict": state, "optimizer_state_dict": {}}, path)
+    return path
+
+
+def test_a_checkpoint_converts_to_the_same_features(checkpoint: Path) -> None:
+    folder, receipt = convert_weights("eegclip", checkpoint)
+    assert receipt["counters"] == {"epoch": 2048}
+    assert max(receipt["forward_check"].values()) < 1e-9
+    model, info = weights.load(folder)
+    assert info.parts == ("encoder", "image_encoder", "scale")
+    held = torch.load(checkpoint, weights_only=True)["model_state_dict"]
+    state = model.state_dict()
+    assert torch.equal(state["encoder.fc.weight"], held["text_encoder.fc.weight"])
+    assert torch.equal(state["image_encoder.bn1.running_var"], held["image_encoder.bn1.running_var"])
+
+
+def test_other_files_are_not_taken_for_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^--from must be an EEGClip checkpoint such as clip_2048\.pth, but .* is no"):
+        convert(tmp_path)
+    torch.save({"weights": {}}, tmp_path / "a.pth")
+    with pytest.raises(IntegrityError, match=r"^a\.pth must hold model_state_dict, but does not; it is not an EEGClip"):
+        convert(tmp_path / "a.pth")
+    torch.save({"model_state_dict": {"text_encoder.fc.weight": torch.zeros(2, 2)}}, tmp_path / "b.pth")
+    with pytest.raises(
+        IntegrityError, match=r"^b\.pth must hold encoder\.encoder\.weight_hh_l0, but does not; it is not"
+    ):
+        convert(tmp_path / "b.pth")
 
 
 def test_cards_claim_nothing_that_was_not_seen() -> None:

@@ -15,7 +15,10 @@ from torch.nn import functional as F
 
 from tests.models.resuming import check_resuming
 from tests.models.retrieval import SPEC, found, means, training
-from zoo.errors import MissingError, UsageError
+from zoo import weights
+from zoo.conversion import convert as convert_weights
+from zoo.errors import IntegrityError, MissingError, UsageError
+from zoo.models.convert.image2eeg import convert
 from zoo.models.image2eeg import Image2EEG, ImageFeatNet, build, recipes
 from zoo.models.pretrained import enlarged, imagenet
 from zoo.registry import PACKAGE, read_yaml
@@ -231,6 +234,44 @@ def test_training_names_the_command_that_brings_the_weights() -> None:
 def test_impossible_options_are_refused(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         build(SPEC, **{**TINY, **overrides})
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files as the authors' two trainings save them, with random weights and moments."""
+    torch.manual_seed(0)
+    model, folder = build(EGI), tmp_path_factory.mktemp("image2eeg")
+    for part, name in ((model.encoder, "eegfeat_all_0.9665.pth"), (model.image_encoder, "eegfeat_all_0.6875.pth")):
+        state = {}
+        for key, value in part.state_dict().items():
+            moved = "running_var" in key
+            state[f"module.{key}"] = value + 0.2 * torch.rand_like(value) if moved else value
+        torch.save({"epoch": 7, "model_state_dict": state, "optimizer_state_dict": {}}, folder / name)
+    return folder
+
+
+def test_checkpoints_convert_to_the_same_features(checkpoints: Path) -> None:
+    folder, receipt = convert_weights("image2eeg", checkpoints)
+    assert set(receipt["forward_check"]) == {"encoder", "image_encoder"}
+    assert max(receipt["forward_check"].values()) < 1e-9
+    model, info = weights.load(folder)
+    assert info.parts == ("encoder", "image_encoder")
+    assert isinstance(model, Image2EEG)
+    assert model.config.subjects == ("1", "2", "3", "4", "5", "6")
+    held = torch.load(checkpoints / "eegfeat_all_0.6875.pth", weights_only=True)["model_state_dict"]
+    assert torch.equal(model.image_encoder.state_dict()["encoder.fc.3.weight"], held["module.encoder.fc.3.weight"])
+
+
+def test_the_image_side_converts_alone_and_other_files_do_not(checkpoints: Path, tmp_path: Path) -> None:
+    assert convert(checkpoints / "eegfeat_all_0.6875.pth").parts == ("image_encoder",)
+    with pytest.raises(
+        IntegrityError, match=r"^eegfeat_all_0\.9665\.pth must hold image_encoder\.base_conv\.0\.weight, but"
+    ):
+        convert(checkpoints / "eegfeat_all_0.9665.pth")
+    with pytest.raises(
+        UsageError, match=r"^--from must be an Image2EEG checkpoint .*, but .* holds 0 such files; give"
+    ):
+        convert(tmp_path)
 
 
 def test_cards_claim_nothing_that_was_not_seen() -> None:

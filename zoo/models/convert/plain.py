@@ -49,3 +49,11 @@ def conv(
             made += (kernel[:, :, i, j] @ seen.reshape(*seen.shape[:2], -1)).reshape(made.shape)
     bias = state.get(f"{name}.bias")
     return made if bias is None else made + bias[:, None, None]
+
+
+def pool(x: np.ndarray, size: int, stride: int, *, pad: int = 0, ceil: bool = False) -> np.ndarray:
+    """Largest values of windows of maps; ``ceil`` keeps a last window that is cut off by the edge."""
+    over = stride - 1 if ceil else 0
+    edge = ((0, 0), (0, 0), (pad, pad + over), (pad, pad + over))
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, edge, constant_values=-np.inf), (size, size), (2, 3))
+    return np.asarray(windows[:, :, ::stride, ::stride].max(axis=(4, 5)))
