@@ -66,8 +66,7 @@ def _columns(data: bytes, where: str) -> tuple[list[tuple[np.ndarray, np.ndarray
     if len(data) > UNITS_BYTES:
         raise UsageError(f"{where} has {len(data)} bytes, more than the {UNITS_BYTES} of any file of values per trial.")
     try:
-        file = pq.ParquetFile(io.BytesIO(data), read_dictionary=list(COLUMNS[:4]))
-        meta = file.metadata
+        meta = pq.read_metadata(io.BytesIO(data))
         groups = [meta.row_group(number) for number in range(meta.num_row_groups)]
         expanded = sum(group.total_byte_size for group in groups)
         if meta.num_rows > MAX_ROWS or expanded > MAX_EXPANDED:
@@ -75,15 +74,17 @@ def _columns(data: bytes, where: str) -> tuple[list[tuple[np.ndarray, np.ndarray
                 f"{where} unpacks to {meta.num_rows} rows and {expanded} bytes, more than the {MAX_ROWS} rows and "
                 f"{MAX_EXPANDED} bytes of any file of values per trial."
             )
-        if sorted(file.schema_arrow.names) != sorted(COLUMNS):
+        if sorted(names := meta.schema.to_arrow_schema().names) != sorted(COLUMNS):
             raise UsageError(
                 f"{where} must have the columns {', '.join(COLUMNS)}, but has "
-                f"{', '.join(name[:MAX_NAME] for name in file.schema_arrow.names[:10]) or 'none'}."
+                f"{', '.join(name[:MAX_NAME] for name in names[:10]) or 'none'}."
             )
+        file = pq.ParquetFile(io.BytesIO(data), read_dictionary=list(COLUMNS[:4]))
         kinds = pa.schema([*((name, pa.dictionary(pa.int32(), pa.string())) for name in COLUMNS[:4])])
         parts: list[list[tuple[list[str], np.ndarray]]] = [[] for _ in kinds.names]
         values: list[np.ndarray] = [np.empty(0)]
         for batch in file.iter_batches(BATCH):
+            batch.validate(full=True)  # a broken file may number words that it does not have
             if any(column.null_count for column in batch.columns):
                 raise UsageError(
                     f"{where} must hold system, metric, trial, unit and value in every row, but some are null."

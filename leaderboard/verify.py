@@ -26,9 +26,9 @@ from zoo.store import digest
 
 LARGEST = 1e9
 """No metric, count or cost of this field comes near it."""
-WORDS, WORD, NAME_LENGTH = 20_000, 4_000, 200
+PARTS, WORD, NAME_LENGTH = 100_000, 4_000, 200
 DEPTH = 12
-NAME = re.compile(r"[A-Za-z0-9][\w.@+:-]*", re.ASCII)
+NAME = re.compile(r"[A-Za-z0-9][\w.@+-]*", re.ASCII)
 PATH = re.compile(r"[a-z0-9][\w.@+-]*(/[a-z0-9][\w.@+-]*)*", re.ASCII)
 MARKUP = re.compile(r"<\s*[A-Za-z/!?]")
 PIXELS = 64_000_000
@@ -81,7 +81,13 @@ def problems_of(
         contest = contests(record.identity.track)
         found += [*_gates(record, may), *_of_track(record, contest, may)]
         found += [*_recomputed(submission, contest), *_pictures(submission)]
-    return [f"{record.id[:12]}: {sentence}" for sentence in dict.fromkeys(found)]
+    return [f"{record.id[:12]}: {_sentence(text)}" for text in dict.fromkeys(found)]
+
+
+def _sentence(text: str) -> str:
+    """On one line, with nothing in it that acts, and a full stop."""
+    plain = "".join(c if c.isprintable() else " " for c in text).strip()
+    return plain if plain.endswith(".") else f"{plain}."
 
 
 # ---- what may come at all
@@ -124,8 +130,8 @@ def _words(record: Record) -> Iterator[str]:
     count = 0
     for where, node, depth in _nodes(record.model_dump(mode="json")):
         count += 1
-        if depth > DEPTH or count > WORDS * 10:
-            yield f"it is deeper than {DEPTH} or has more than {WORDS * 10} parts, which no record has."
+        if depth > DEPTH or count > PARTS:
+            yield f"it is deeper than {DEPTH} or has more than {PARTS} parts, which no record has."
             return
         if isinstance(node, str):
             if len(node) > WORD:
