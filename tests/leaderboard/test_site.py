@@ -47,7 +47,7 @@ def site_of(tmp_path: Path, records: list[Record], cards: Cards | None = None, *
     board = FsBoard(tmp_path / "board")
     for record in records:
         board.push(record, allow_partial=True)
-    return tmp_path / "site", build_site(board, str(tmp_path / "board"), tmp_path / "site", cards, **options)
+    return tmp_path / "site", build_site(board, tmp_path / "site", cards, **options)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The board and the site of three published records with their values per trial."""
     folder = tmp_path_factory.mktemp("objects")
     shutil.copytree(BOARD / "records" / OBJECTS, folder / "board" / "records" / OBJECTS)
-    build_site(FsBoard(folder / "board"), str(folder / "board"), folder / "site")
+    build_site(FsBoard(folder / "board"), folder / "site")
     return folder / "board", folder / "site"
 
 
@@ -109,7 +109,7 @@ def test_the_records_of_the_dump_are_exact(objects: tuple[Path, Path]) -> None:
 def test_two_builds_of_one_board_are_the_same_bytes(tmp_path: Path, make_record: Make) -> None:
     site, _ = site_of(tmp_path, [make_record("a", 0.7), make_record("b", 0.6)])
     first = {path.relative_to(site): path.read_bytes() for path in site.rglob("*") if path.is_file()}
-    build_site(FsBoard(tmp_path / "board"), str(tmp_path / "board"), site)
+    build_site(FsBoard(tmp_path / "board"), site)
     assert {path.relative_to(site): path.read_bytes() for path in site.rglob("*") if path.is_file()} == first
     assert not [path for path in tmp_path.iterdir() if path.name not in ("board", "site")]
 

@@ -51,7 +51,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cards = Cards(
         datasets=[{"id": "phantom", "title": "Generated EEG", "hosts": "everything", "citation": "C & D (2020)"}]
     )
-    build_site(board, str(folder / "board"), folder / "site", cards)
+    build_site(board, folder / "site", cards)
     return folder / "site"
 
 

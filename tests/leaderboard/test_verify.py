@@ -384,7 +384,7 @@ def test_names_are_plain(path: str, name: str) -> None:
     assert any(what in problem for problem in found), found
 
 
-@pytest.mark.parametrize("name", [name for name in HOSTILE])
+@pytest.mark.parametrize("name", HOSTILE)
 def test_names_within_are_plain(name: str) -> None:
     value = {"value": 1.0}
     for forged in (
