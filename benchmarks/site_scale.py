@@ -82,7 +82,7 @@ def main(n: int = 10_000, metrics: int = 20, rounds: int = 5) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(made.to_json())
         started, used = time.perf_counter(), time.process_time()
-        built = build_site(board, str(folder / "board"), folder / "site", Cards())
+        built = build_site(board, folder / "site", Cards())
         build, busy = time.perf_counter() - started, time.process_time() - used
         assert (built.n_records, built.problems) == (n, ())
         times = shown(folder / "site", rounds)

@@ -14,7 +14,15 @@ from fsspec.registry import known_implementations
 from leaderboard.derived import TABLES, derived
 from leaderboard.ranking import Table, rank
 from leaderboard.standing import Note
-from leaderboard.submission import NOTE_BYTES, RECORD_BYTES, UNITS_BYTES, Placed, Submission, require_named_bytes
+from leaderboard.submission import (
+    NOTE_BYTES,
+    RECORD_BYTES,
+    UNITS,
+    UNITS_BYTES,
+    Placed,
+    Submission,
+    require_named_bytes,
+)
 from zoo.errors import GateError, IntegrityError, MissingError, UnknownNameError, UsageError, ZooError
 from zoo.record import Record
 from zoo.specs import Protocol as SplitProtocol
@@ -36,6 +44,10 @@ class Shelf(Protocol):
 
     def units(self, record: Record) -> bytes | None:
         """The file of values per trial that lies beside a record, if there is one."""
+        ...
+
+    def beside(self, record: Record, name: str, most: int) -> bytes | None:
+        """The first ``most`` + 1 bytes of another file beside a record, by what follows its name; None if not there."""
         ...
 
     def notes(self) -> list[Note]:
@@ -174,11 +186,15 @@ class FsBoard:
 
     def units(self, record: Record) -> bytes | None:
         """The file of values per trial that lies beside a record, if there is one."""
-        where = f"{self._root}/records/{record.name.removesuffix('.json')}.units.parquet"
+        return self.beside(record, UNITS, UNITS_BYTES)
+
+    def beside(self, record: Record, name: str, most: int) -> bytes | None:
+        """The first ``most`` + 1 bytes of another file beside a record, by what follows its name; None if not there."""
+        where = f"{self._root}/records/{record.name.removesuffix('.json')}{name}"
         with self._answering():
             try:
                 self._stays_inside(where)
-                return bytes(self._fs.cat_file(where, end=UNITS_BYTES + 1))
+                return bytes(self._fs.cat_file(where, end=most + 1))
             except FileNotFoundError:
                 return None
 

@@ -76,6 +76,10 @@ class HubBoard:
         self._copy(UNITS)
         return self._reading().units(record)
 
+    def beside(self, record: Record, name: str, most: int) -> bytes | None:
+        self._copy(name)
+        return self._reading().beside(record, name, most)
+
     def find(self, id_prefix: str) -> Record:
         self.__dict__.pop("_here", None)
         found = self._reading().find(id_prefix)

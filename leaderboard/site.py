@@ -22,9 +22,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
-from leaderboard.board import Board
+from leaderboard.board import Shelf
 from leaderboard.board import tables as tables_of
 from leaderboard.claims import claim_rows, literature, of_cards
 from leaderboard.ranking import SHUFFLED, Row, Table
@@ -74,12 +72,11 @@ class Built:
     problems: tuple[str, ...]
 
 
-def build_site(board: Board, url: str, folder: Path, cards: Cards | None = None, *, pictures: bool = False) -> Built:
+def build_site(board: Shelf, folder: Path, cards: Cards | None = None, *, pictures: bool = False) -> Built:
     """Write the site of a board; a folder that holds an older one is replaced when the new one is complete.
 
     Args:
-        board: Where records come from.
-        url: Its folder or URL, where per-unit values and samples lie beside the records.
+        board: Where records come from, with the values per trial and samples that lie beside them.
         pictures: Show pictures of every dataset, also of those whose licence keeps them from being published: for
             looking at home.
 
@@ -90,7 +87,7 @@ def build_site(board: Board, url: str, folder: Path, cards: Cards | None = None,
     known = cards or Cards()
     once = _Once(board)
     ranked = tables_of(once, protocols=_protocols(known))
-    site = _Site(once.kept, ranked, board, url, known, pictures, [*once.problems])
+    site = _Site(once.kept, ranked, board, known, pictures, [*once.problems])
     with atomic_folder(folder) as work:
         shutil.copytree(PAGE, work, dirs_exist_ok=True)
         site.write(work)
@@ -101,7 +98,7 @@ def build_site(board: Board, url: str, folder: Path, cards: Cards | None = None,
 class _Once:
     """A board whose records are read from the store once, however often they are asked for."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Shelf) -> None:
         self._board, self.kept = board, [*board.records()]
         self.problems = [*board.problems]
 
@@ -115,6 +112,9 @@ class _Once:
 
     def units(self, record: Record) -> bytes | None:
         return self._board.units(record)
+
+    def beside(self, record: Record, name: str, most: int) -> bytes | None:
+        return self._board.beside(record, name, most)
 
 
 def _protocols(cards: Cards) -> dict[tuple[str, str], Any]:
@@ -152,8 +152,7 @@ class _Site:
 
     records: list[Record]
     ranked: list[Table]
-    board: Board
-    url: str
+    board: Shelf
     cards: Cards
     pictures: bool
     problems: list[str] = field(default_factory=list)
@@ -450,24 +449,23 @@ class _Site:
 
     def _gallery(self, record: Record, work: Path) -> list[dict[str, Any]] | None:
         """Copy the samples that lie beside a record, without real pictures that may not be shown."""
-        beside = f"{self.url.rstrip('/')}/records/{record.name.removesuffix('.json')}.samples"
+        target, where = work / "samples" / stem(record), f"records/{record.name.removesuffix('.json')}.samples"
         try:
-            manifest = _read(f"{beside}/{MANIFEST}")
+            manifest = self.board.beside(record, f".samples/{MANIFEST}", MAX_BYTES)
             if manifest is None:
                 return None
-            sheets = read_manifest(manifest, where=f"{beside}/{MANIFEST}")
+            sheets = read_manifest(manifest, where=f"{where}/{MANIFEST}")
             shown = [sheet for sheet in sheets if not sheet.real or self._may_show(record.identity.dataset)]
             for sheet in shown:
-                data = _read(f"{beside}/{sheet.file}")
+                data = self.board.beside(record, f".samples/{sheet.file}", MAX_BYTES)
                 if data is None:
-                    raise UsageError(f"{beside} must hold {sheet.file}, which its manifest names, but does not.")
-                check_sheet(sheet, data, where=f"{beside}/{sheet.file}")
-                target = work / "samples" / stem(record)
+                    raise UsageError(f"{where} must hold {sheet.file}, which its manifest names, but does not.")
+                check_sheet(sheet, data, where=f"{where}/{sheet.file}")
                 target.mkdir(exist_ok=True)
                 (target / sheet.file).write_bytes(data)
         except (ZooError, OSError) as error:
             self.problems.append(str(error))
-            shutil.rmtree(work / "samples" / stem(record), ignore_errors=True)
+            shutil.rmtree(target, ignore_errors=True)
             return None
         return [_of_sheet(sheet) for sheet in shown]
 
@@ -566,18 +564,6 @@ def _lean(value: Any) -> Any:
 
 def _of_sheet(sheet: Sheet) -> dict[str, Any]:
     return sheet.model_dump(mode="json", exclude={"sha256"})
-
-
-def _read(path: str) -> bytes | None:
-    """The beginning of a file, as much as any of ours has, or None where there is none."""
-    try:
-        with fsspec.open(path) as file:
-            data: bytes = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        return None
-    if len(data) > MAX_BYTES:
-        raise UsageError(f"{path} has more than the {MAX_BYTES} bytes of any file of samples.")
-    return data
 
 
 def _put(folder: Path, name: str, value: Any) -> None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli.common import BoardUrl, group
+from zoo.cli.common import BoardUrl, group, require_board
 
 if TYPE_CHECKING:
-    from leaderboard.board import FsBoard
+    from leaderboard.board import Board
     from leaderboard.site import Cards
 
 app = group("The leaderboard as pages.")
@@ -31,8 +31,7 @@ def build(
     """Write a board as one folder of pages that opens from disk and from any file host."""
     from leaderboard.site import build_site
 
-    kept, url = _board(board)
-    built = build_site(kept, url, output_dir, _cards(), pictures=pictures)
+    built = build_site(_board(board), output_dir, _cards(), pictures=pictures)
     for problem in built.problems:
         sys.stderr.write(f"left out: {problem}\n")
     size = built.n_bytes / 1e6
@@ -57,9 +56,9 @@ def serve(
         def log_message(self, *_: object) -> None:
             pass
 
-    kept, url = _board(board)
+    kept = _board(board)
     with tempfile.TemporaryDirectory() as folder:
-        built = build_site(kept, url, Path(folder) / "site", _cards(), pictures=pictures)
+        built = build_site(kept, Path(folder) / "site", _cards(), pictures=pictures)
         for problem in built.problems:
             sys.stderr.write(f"left out: {problem}\n")
         with ThreadingHTTPServer(("127.0.0.1", port), partial(Quiet, directory=str(built.folder))) as server:
@@ -69,16 +68,12 @@ def serve(
                 server.serve_forever()
 
 
-def _board(url: str | None) -> tuple[FsBoard, str]:
-    """The board that is meant, and where its files lie."""
-    from leaderboard.board import FsBoard
-    from zoo.errors import UsageError
+def _board(url: str | None) -> Board:
+    from leaderboard.board import open_board
     from zoo.store import cache_dir
 
-    if url is not None and "://" not in url and not Path(url).is_dir():
-        raise UsageError(f"--board must be a folder that exists or a URL, but {url} is not; check its spelling.")
-    where = url or str(cache_dir("board"))
-    return FsBoard(where), where
+    require_board(url)
+    return open_board(url or str(cache_dir("board")))
 
 
 def _cards() -> Cards:
