@@ -30,6 +30,7 @@ from zoo.specs import ModelCard, SplitCard
 ABSENT = {"data": "not on the machine that planned it"}
 """Revisions of a cell whose dataset is missing."""
 POLL_SECONDS = 0.2
+LINGER_SECONDS = 5.0
 LOOK_SECONDS = 1.0
 """Between two looks at what all cells are doing."""
 State = Literal["queued", "running", "done", "failed"]
@@ -478,8 +479,18 @@ def run(sweep: Sweep, executor: Executor, *, parallel: int | None = None) -> Gen
             for name in [name for name in open_ if name in watch.ended]:
                 yield Event(watch.ended[name].status, status, open_.pop(name), watch.ended[name])
             yield Event("look", status)
+        _let_finish(executor)
     finally:
         executor.stop()
+
+
+def _let_finish(executor: Executor) -> None:
+    """Cells have ended before their processes have; a moment later those are gone by themselves."""
+    since = time.monotonic()
+    while time.monotonic() - since < LINGER_SECONDS:
+        if all(job.state == "ended" for job in executor.poll().values()):
+            return
+        time.sleep(POLL_SECONDS / 4)
 
 
 def executor_of(sweep: Sweep) -> Executor:
