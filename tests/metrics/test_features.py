@@ -605,6 +605,47 @@ def test_transformers_of_the_published_depth_take_the_published_tensors(name: st
     assert sum(key.endswith("norm2.weight") for key in build(extractor_card(name), state).state_dict()) == 24
 
 
+def test_clip_vit_h14_computes_what_open_clip_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two narrow blocks, against attention and layers of torch under open_clip's names."""
+    small = timm.models.vision_transformer.VisionTransformer(
+        img_size=28, patch_size=14, embed_dim=1280, depth=2, num_heads=4, mlp_ratio=0.1, pre_norm=True, num_classes=0,
+        norm_layer=partial(nn.LayerNorm, eps=1e-5),
+    )  # fmt: skip
+    monkeypatch.setattr(timm, "create_model", lambda name, **_: small)
+    torch.manual_seed(0)
+    blocks = nn.ModuleList(
+        nn.ModuleDict(
+            {
+                "ln_1": nn.LayerNorm(1280),
+                "ln_2": nn.LayerNorm(1280),
+                "attn": nn.MultiheadAttention(1280, 4, batch_first=True),
+                "mlp": nn.ModuleDict({"c_fc": nn.Linear(1280, 128), "c_proj": nn.Linear(128, 1280)}),
+            }
+        )
+        for _ in range(2)
+    )
+    visual = nn.ModuleDict({"ln_pre": nn.LayerNorm(1280), "ln_post": nn.LayerNorm(1280)})
+    visual["transformer"] = nn.ModuleDict({"resblocks": blocks})
+    visual["conv1"] = nn.Conv2d(3, 1280, 14, stride=14, bias=False)
+    state = {f"visual.{key}": value + 0.01 * torch.randn_like(value) for key, value in visual.state_dict().items()}
+    visual.load_state_dict({key.removeprefix("visual."): value for key, value in state.items()})
+    state |= {"visual.class_embedding": torch.randn(1280), "visual.positional_embedding": torch.randn(5, 1280)}
+    state |= {"visual.proj": torch.randn(1280, 1024) / 36, "text_projection": torch.zeros(2, 2)}
+    pixels = torch.rand(2, 3, 28, 28) * 255
+    with torch.no_grad():
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in OPENAI)
+        x = visual["conv1"]((pixels / 255 - mean) / std).flatten(2).transpose(1, 2)
+        x = torch.cat([state["visual.class_embedding"].expand(2, 1, -1), x], 1) + state["visual.positional_embedding"]
+        x = visual["ln_pre"](x)
+        for block in blocks:
+            y = block["ln_1"](x)
+            x = x + block["attn"](y, y, y, need_weights=False)[0]
+            x = x + block["mlp"]["c_proj"](F.gelu(block["mlp"]["c_fc"](block["ln_2"](x))))
+        wanted = visual["ln_post"](x[:, 0]) @ state["visual.proj"]
+        found = build(extractor_card("clip-vit-h14"), state)(pixels)["features"]
+    assert relative(found.numpy(), wanted) < 1e-5
+
+
 def test_safetensors_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, alexnet: nn.Module) -> None:
     from safetensors.torch import save_file
 

@@ -421,6 +421,42 @@ class CLIP(Network):
 
 
 @final
+class OpenCLIP(Network):
+    """The picture half of LAION's CLIP ViT-H/14 (timm's network), projected to the space shared with text."""
+
+    def __init__(self) -> None:
+        import timm
+
+        super().__init__()
+        self.net: Any = timm.create_model("vit_huge_patch14_clip_224", pretrained=False, num_classes=0)
+        self.projection = nn.Linear(1280, 1024, bias=False)
+
+    def published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Keys of open_clip → timm's; the text half is left out."""
+        renamed = {
+            "projection.weight": state["visual.proj"].T,
+            "net.cls_token": state["visual.class_embedding"].view(1, 1, -1),
+            "net.pos_embed": state["visual.positional_embedding"][None],
+            "net.patch_embed.proj.weight": state["visual.conv1.weight"],
+        }
+        layers = {"norm_pre": "ln_pre", "norm": "ln_post"}
+        for number in range(len(self.net.blocks)):
+            block, theirs = f"blocks.{number}.", f"transformer.resblocks.{number}."
+            layers |= {f"{block}norm{k}": f"{theirs}ln_{k}" for k in (1, 2)}
+            layers |= {f"{block}mlp.fc1": f"{theirs}mlp.c_fc", f"{block}mlp.fc2": f"{theirs}mlp.c_proj"}
+            layers[f"{block}attn.proj"] = f"{theirs}attn.out_proj"
+            for leaf in ("weight", "bias"):
+                renamed[f"net.{block}attn.qkv.{leaf}"] = state[f"visual.{theirs}attn.in_proj_{leaf}"]
+        for ours, name in layers.items():
+            renamed |= {f"net.{ours}.{leaf}": state[f"visual.{name}.{leaf}"] for leaf in ("weight", "bias")}
+        return renamed
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Features (n, 1024), as ``encode_image`` returns them: not of unit length."""
+        return {"features": self.projection(self.net(_normalised(pixels, OPENAI)))}
+
+
+@final
 class DINOv2(Network):
     """DINOv2 ViT-L/14 (timm's network): the normalised class token."""
 
@@ -463,6 +499,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     ),
     "swav-resnet50": partial(Pooled, "resnet50", "fc", ("projection_head", "prototypes")),
     "clip-vit-l14": CLIP,
+    "clip-vit-h14": OpenCLIP,
     "dinov2-vitl14": DINOv2,
     "lpips-alex": LPIPS,
 }
