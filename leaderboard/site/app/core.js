@@ -89,7 +89,7 @@ const zoo = (() => {
   const arrow = (up) => (up === true ? "↑" : up === false ? "↓" : "");
 
   const VERDICTS = {
-    clean: "nothing but the brain's answer tells the class",
+    clean: "the audit found nothing but the brain's answer that tells the class",
     suspect: "something else may tell the class",
     confounded: "the class can be told without the brain's answer",
     unknown: "not audited",

@@ -137,6 +137,7 @@ const plots = (() => {
     if (!rows.length) return null;
     const telling = (row) => typeof row.p === "number" && row.p <= (evidence.level ?? 0.01);
     const draws = (row) => !row.name.startsWith("band_") && row.name !== "means";
+    rows.sort((a, b) => draws(b) - draws(a) || b.value - a.value);
     const draw = (width) => Plot.plot({
       width, style, height: 58 + 25 * rows.length, marginLeft: narrow() ? 132 : 172, marginRight: 22, marginTop: 8, marginBottom: 44,
       x: { label: "share of trials whose class is told →", labelOffset: 40, domain: [0, 1], grid: true, ticks: 5, tickFormat: narrow() ? (d) => `${Math.round(d * 100)}` : "%" },
