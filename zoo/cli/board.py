@@ -143,7 +143,9 @@ def leaderboard_claims(
 
 @leaderboard_app.command("verify")
 def leaderboard_verify(
-    targets: Annotated[list[str], typer.Argument(help="Numbers of pull requests, or record files.")],
+    targets: Annotated[
+        list[str], typer.Argument(help="Numbers of pull requests, 'open' for all open ones, or record files.")
+    ],
     board: Annotated[
         str | None, typer.Option("--board", help="hub:organisation/name: where the pull requests are.")
     ] = None,
@@ -163,10 +165,13 @@ def leaderboard_verify(
     from zoo.errors import GateError, UsageError, ZooError
 
     allowed = _allowed(allow_partial, allow_unaudited, allow_dirty, allow_unknown_track)
-    wrong = 0
+    wrong, url = 0, board or f"hub:{hub.org()}/zoo-results"
+    if "open" in targets:
+        numbers = sorted(pull.number for pull in hub.pulls(_keeper(url).place, status="open"))
+        targets = [*map(str, numbers), *(target for target in targets if target != "open")]
     for target in targets:
         if target.isdecimal():
-            kept = _keeper(board or f"hub:{hub.org()}/zoo-results")
+            kept = _keeper(url)
             problems = _judge(kept, int(target), allowed, merge=merge, close=close)
         elif merge or close:
             raise UsageError(f"--merge and --close are for pull requests, but {target} is none; leave them out.")
@@ -181,7 +186,9 @@ def leaderboard_verify(
         if not problems:
             sys.stdout.write(f"{target}: good\n")
     if wrong:
-        raise GateError(f"{wrong} {'thing is' if wrong == 1 else 'things are'} wrong, as listed; nothing was merged.")
+        raise GateError(
+            f"{wrong} {'thing is' if wrong == 1 else 'things are'} wrong, as listed; correct them and push again."
+        )
 
 
 def _judge(board: HubBoard, number: int, allowed: Allowed, *, merge: bool, close: bool) -> list[str]:
