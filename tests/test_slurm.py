@@ -83,10 +83,10 @@ def test_killed_preempted_over_memory_and_slurmd_restarted_every_cell_ends_truly
     )
     again = Cells(tmp_path).ended(sweep.cells[2].id)
     assert again is not None
-    assert again.attempts == 2  # preempted, queued again, continued
-    twice = {line for line, n in computed(cache).items() if n > 1}
-    assert len(twice) <= 1, "a preemption costs the chunk that was being computed, and nothing is computed twice"
-    assert all(line.startswith("alpha 2 ") for line in twice)
+    assert again.attempts >= 2  # preempted, queued again, continued; scancel may send its signal again meanwhile
+    twice = {line: n - 1 for line, n in computed(cache).items() if n > 1}
+    assert all(line.startswith("alpha 2 ") for line in twice), "nothing else is computed twice"
+    assert sum(twice.values()) < again.attempts, "a preemption costs the chunk that was being computed"
     assert len(values(tmp_path)) == 10
 
 
