@@ -57,7 +57,7 @@ def test_a_stranger_proposes_once_and_merges_nothing(
     assert [pull.status for pull in hub.repo(REPO, "dataset").pulls] == ["open"]
 
 
-def test_who_keeps_the_board_merges_and_rebuilds(board: HubBoard, hub: Hub) -> None:
+def test_who_keeps_the_board_merges_rebuilds_and_shows(board: HubBoard, hub: Hub, tmp_path: Path) -> None:
     url = f"hub:{REPO}"
     done("push", ONE, OTHER, "--board", url)
     (pull,) = hub.repo(REPO, "dataset").pulls
@@ -91,6 +91,9 @@ def test_who_keeps_the_board_merges_and_rebuilds(board: HubBoard, hub: Hub) -> N
         done("compare", "eeg2image.small", "--board", PUBLISHED.parent, "--track", shown[0]["track"], "--json")
     )
     assert compared == local
+    built = call("leaderboard", "build", "--board", url, "--output-dir", tmp_path / "site")
+    assert (built.exit_code, built.stdout.strip()) == (0, str(tmp_path / "site" / "index.html"))
+    assert "2 records on 2 tracks" in built.stderr
 
 
 @pytest.mark.parametrize("kind", ["folder", "s3"])
