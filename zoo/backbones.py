@@ -111,11 +111,6 @@ class Backbone(nn.Module):
         """Stays in inference mode: what it makes of a picture must not depend on other pictures."""
         return super().train(False)
 
-    @property
-    def widths(self) -> dict[str, int]:
-        """Length of each layer's output for one picture, flattened."""
-        return dict(_widths(self.card.id, tuple(self.layers)))
-
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(n, 3, size, size) in [0, 1] → every layer's output, flattened: (n, width)."""
         found: dict[str, Tensor] = {}
@@ -159,11 +154,12 @@ class Backbone(nn.Module):
 
 
 @cache
-def _widths(name: str, layers: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+def widths(name: str, layers: tuple[str, ...] = ()) -> dict[str, int]:
+    """Length of every layer's output for one picture, flattened; nothing is computed for it."""
     with torch.device("meta"), torch.no_grad():
         net = Backbone(name, layers)
         made = net(torch.zeros(1, 3, net.card.size, net.card.size))
-    return tuple((layer, value.shape[1]) for layer, value in made.items())
+    return {layer: value.shape[1] for layer, value in made.items()}
 
 
 def timm_efficientnet_lite0(state: dict[str, Tensor]) -> dict[str, Tensor]:

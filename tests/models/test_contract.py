@@ -15,7 +15,8 @@ from torch import Tensor
 
 from zoo import registry, weights
 from zoo.errors import MissingError, UsageError
-from zoo.models.base import Classifier, EEGEncoder, EncodingModel, LabelConditioned, Model, Reconstructor
+from zoo.metrics.base import extractor_card
+from zoo.models.base import Classifier, EEGEncoder, EncodingModel, LabelConditioned, Model, Reconstructor, Retriever
 from zoo.specs import EEGSpec, ModelCard
 
 CARDS = {card.id: card for card in registry.models.cards() if card.builder is not None}
@@ -75,6 +76,10 @@ def outputs(model: Model, rows: slice = slice(None)) -> dict[str, Tensor]:
             found["predict"] = model.predict(torch.from_numpy(pictures[rows]))
         if isinstance(model, Classifier):
             found["logits"] = model.logits(found["encode"])
+        if isinstance(model, Retriever):
+            shape = (8, model.n_image_features)
+            seen = torch.from_numpy(np.random.default_rng(1).standard_normal(shape, dtype=np.float32))
+            found["embed_images"] = model.embed_images(seen[rows])
         if isinstance(model, Reconstructor):
             noise = np.stack([model.draw_noise(np.random.default_rng(i)) for i in range(8)])
             assert noise.dtype == np.float32
@@ -135,6 +140,13 @@ def test_any_recordings_are_taken_or_refused_in_a_sentence(card: ModelCard, shap
     if isinstance(model, EEGEncoder):
         assert found["encode"].ndim == 2
         assert len(found["encode"]) == 2
+    if isinstance(model, EncodingModel):
+        assert card.task == "encoding"
+        assert card.resolution in (None, model.resolution)
+        assert all(value.shape == (2, spec.n_channels, spec.n_times) for value in found.values())
+    if isinstance(model, Retriever):
+        assert found["embed_images"].shape == found["encode"].shape
+        assert extractor_card(model.extractor).outputs[model.output] == model.n_image_features
     if isinstance(model, Reconstructor):
         assert found["decode"].shape == (2, 3, model.resolution, model.resolution)
         assert card.resolution in (None, model.resolution)

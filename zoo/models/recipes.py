@@ -89,3 +89,42 @@ def trainable(module: nn.Module) -> list[nn.Parameter]:
 
 def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
+
+
+def mean_responses(
+    data: TrainingData, subject: str | None = None, *, role: Literal["train", "val"] = "train"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean response of a person, or of everybody, to each picture of a role: what encoding models are trained on.
+
+    A picture whose trials are not known, since they share only its class, has the mean over all trials of the class.
+
+    Returns:
+        Responses (n, n_channels, n_times) float64, and (n,) the rows of their pictures in ``data.images`` (or
+        ``data.val_images``); pictures that nobody was shown are left out.
+
+    Raises:
+        UsageError: No picture of the role was shown to this person.
+    """
+    rows = data.train if role == "train" else data.val
+    if subject is not None and data.subjects is not None:
+        rows = rows[data.subjects[rows] == subject]
+    positions = data.image_of_trial if role == "train" else data.val_image_of_trial
+    shown = np.full(rows.size, -1) if positions is None else positions[rows]
+    by_class = bool((shown < 0).any()) and role == "train" and data.image_labels is not None
+    key = data.labels[rows] if by_class else shown
+    if not rows.size or not len(data.images if role == "train" else data.val_images) or (key < 0).any():
+        raise UsageError(
+            f"an encoding model needs {role} trials{f' of subject {subject}' if subject else ''} with known pictures, "
+            "but there are none; prepare the dataset with pictures."
+        )
+    found, which = np.unique(key, return_inverse=True)
+    total = np.zeros((found.size, *data.eeg.shape[1:]))
+    for start in range(0, rows.size, 4096):
+        part = slice(start, start + 4096)
+        np.add.at(total, which[part], data.eeg[rows[part]])
+    means = total / np.bincount(which)[:, None, None]
+    if not by_class:
+        return means, found
+    of_class = {label: row for row, label in enumerate(found.tolist())}
+    pictures = np.array([row for row, label in enumerate(data.image_labels) if label in of_class])  # type: ignore[arg-type]
+    return means[[of_class[label] for label in np.asarray(data.image_labels)[pictures].tolist()]], pictures
