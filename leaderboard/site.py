@@ -160,9 +160,15 @@ class _Site:
     @cached_property
     def tables(self) -> dict[str, list[Table]]:
         found: dict[str, list[Table]] = defaultdict(list)
-        for table in sorted(self.ranked, key=lambda table: (table.confounded, -len(table.entries))):
+        for table in sorted(self.ranked, key=self._newest, reverse=True):
             found[table.track].append(table)
+        for contests in found.values():  # a stable sort: the newest of equal ones stays first
+            contests.sort(key=lambda table: (table.confounded, -len(table.entries)))
         return found
+
+    def _newest(self, table: Table) -> str:
+        rows = (*table.entries, *table.controls, *table.unscored)
+        return max(self.by_run[row.run].provenance.created for row in rows)
 
     @cached_property
     def by_run(self) -> dict[str, Record]:
@@ -239,7 +245,7 @@ class _Site:
         tables = self.tables.get(track, [])
         if not tables:
             return {**card, "file": None, "n": 0}
-        table = max(tables, key=lambda t: (len(t.entries), not t.confounded))
+        table = tables[0]
         newest = self.by_run[(table.entries or table.controls or table.unscored)[0].run]
         shuffled = next((row for row in table.controls if row.name == f"control: {SHUFFLED}"), None)
         return {

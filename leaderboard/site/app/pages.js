@@ -225,12 +225,11 @@ const pages = (() => {
       const traders = sorted.filter((row) => row.kind === "entry").slice(0, 2000).map((row) => ({ label: row.name, v: row.v, y: row.v[0], x: cost === "params" ? row.params : cost === "memory" ? row.memory : row.speed ? 1000 / row.speed : null })).filter((row) => row.x);
       traded.replaceChildren(traders.length ? plots.pareto(traders, { quality: state.metric, up: up !== false, cost: { params: "parameters", memory: "memory, MB", speed: "ms per image" }[cost] }) : muted("No record says what it costs."));
     }
-    const filter = () => { made?.grid.setFilter((row) => fits(row)); const rows = table.rows.filter(fits); counted.textContent = `${rows.filter((r) => r.kind === "entry").length} results, ${rows.filter((r) => r.kind === "control").length} controls`; };
+    const filter = () => { made?.grid.setFilter((row) => fits(row)); const rows = (made?.rows ?? table.rows).filter(fits); counted.textContent = `${rows.filter((r) => r.kind === "entry").length} results, ${rows.filter((r) => r.kind === "control").length} controls`; };
     const build = () => {
       made?.grid.destroy();
       made = tables.ranked(grid, table, state.shown, state, remember);
       made.grid.on("tableBuilt", filter);
-      grid.rows = made.rows;
     };
     const later = window.requestIdleCallback ?? ((work) => setTimeout(work, 30));
     zoo.once(grid, () => { build(); later(draw); });

@@ -88,16 +88,16 @@ row.twin ? h("small", row.rec.slice(0, 7)) : null, row.seed ? h("small", `seed $
       const made = { ...row, i, twin: twins.get(row.name) > 1 && row.kind === "entry", place: row.rank === undefined ? null : row.rank };
       for (const k of ids) { const v = table.values[k][i]; made[field(k)] = v ? v[0] : null; made[`${field(k)}_v`] = v; }
       return made;
-    });
+    }).filter((row) => row.kind !== "control" || ids.some((k) => table.values[k][row.i])); // a control that shows nothing of this says nothing
     const has = (field) => rows.some((row) => row[field] !== undefined && row[field] !== null && row[field] !== false);
     const columns = folding([
       column("#", "place", { ...numeric, headerSortStartingDir: "asc", width: phone ? 46 : 58, responsive: 0, about: "Rank; = marks a tie: no difference to the leader of the group is shown", formatter: (cell) => h("span", cell.getValue() === null ? "" : `${cell.getValue()}${cell.getData().tied ? "=" : ""}`) }),
-      column("model", "name", { minWidth: phone ? 130 : 170, widthGrow: 3, responsive: 0, sorter: "string", formatter: name }),
+      column("model", "name", { minWidth: phone ? 130 : 170, widthGrow: 2, responsive: 0, sorter: "string", formatter: name }),
       ...ids.map((k, order) => {
         const { id, up } = table.metrics[k];
         const card = zoo.metric(id);
         const scale = scaleOf(table.values[k]);
-        return column(`${id} ${arrow(up)}`, field(k), { ...numeric, headerSortStartingDir: up === false ? "asc" : "desc", minWidth: phone ? 116 : 142, widthGrow: 2, responsive: order, formatter: measured(field(k), scale), about: card ? `${card.title}: ${card.definition}` : id });
+        return column(`${id} ${arrow(up)}`, field(k), { ...numeric, headerSortStartingDir: up === false ? "asc" : "desc", minWidth: phone ? 116 : 150, widthGrow: order ? 2 : 4, responsive: order, formatter: measured(field(k), scale), about: card ? `${card.title}: ${card.definition}` : id });
       }),
       has("margin") && column("over shuffled", "margin", { ...numeric, minWidth: 112, responsive: 2, about: "How much better the headline is than the same model's on shuffled EEG", formatter: (cell) => (cell.getValue() === undefined ? "" : h(cell.getValue() <= 0 ? "span.bad" : "span", zoo.signed(cell.getValue()))) }),
       column("audit", "verdict", { minWidth: 112, responsive: 3, sorter: "string", formatter: (cell) => (cell.getData().kind === "control" ? "" : verdict(cell.getValue())) }),
