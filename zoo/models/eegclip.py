@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.models.contrastive import ContrastiveConfig, ContrastiveRecipe, ContrastiveRetriever
-from zoo.models.eegstylegan_ada import EEGStyleGANADAConfig, RobustEncoder, make_encoder
+from zoo.models.eegstylegan_ada import EEG2FeatConfig, RobustEncoder, make_encoder
 from zoo.models.layers import check_least, configure, half_max
 from zoo.models.pretrained import PIXELS, enlarged, imagenet, load_frozen
 from zoo.models.recipes import device_of, trials_of
@@ -103,7 +103,7 @@ class EEGClip(ContrastiveRetriever):
         super().__init__(spec, config)
         self.config: EEGClipConfig = config
         shape = {name: getattr(config, name) for name in ("lstm_layers", "lstm_units", "n_features", "eeg_scaling")}
-        self.encoder = make_encoder(spec, EEGStyleGANADAConfig(**shape))
+        self.encoder = make_encoder(spec, EEG2FeatConfig(**shape))
         self.own = config.image_network == "resnet50"
         self.extractor, self.output = (PIXELS, "features") if self.own else (config.extractor, config.output)
         self.n_image_features = 3 * 224 * 224 if self.own else config.n_image_features

@@ -31,7 +31,7 @@ from torch.optim import Adam, Optimizer
 
 from zoo.errors import UsageError
 from zoo.models.ada import OPERATIONS, Controller, draw
-from zoo.models.base import Reconstructor
+from zoo.models.base import EEGEncoder, Reconstructor
 from zoo.models.layers import (
     check_least,
     check_positive,
@@ -63,7 +63,9 @@ GENERATOR_INTERVAL = 4
 
 
 @dataclass(frozen=True)
-class EEGStyleGANADAConfig:
+class EEG2FeatConfig:
+    """The encoder and its training by mined triplets."""
+
     encoder: Literal["lstm", "cnn"] = "lstm"
     """Kind of encoder; the published GANs are conditioned on the LSTM."""
     lstm_layers: int = 4
@@ -94,6 +96,18 @@ class EEGStyleGANADAConfig:
     """Passes over the training trials (LSTM on EEGCVPR40; the CNN 4096)."""
     encoder_steps: int | None = None
     """Encoder steps, instead of ``encoder_epochs``."""
+
+    def __post_init__(self) -> None:
+        check_least(self, 1, "lstm_layers", "lstm_units", "n_features", "encoder_batch_size")
+        check_least(self, 0, "margin", "miner_epsilon", "encoder_epochs", "encoder_steps")
+        if not self.cnn_channels or min(self.cnn_channels) < 1:
+            raise UsageError(f"cnn_channels must be at least 1 each, but are {self.cnn_channels}.")
+        check_positive(self, "encoder_lr")
+        check_shares(self, "encoder_betas", "cnn_dropout")
+
+
+@dataclass(frozen=True)
+class EEGStyleGANADAConfig(EEG2FeatConfig):
     z_dim: int = 512
     """Entries of the Gaussian noise (the paper's figure says 128)."""
     w_dim: int = 512
@@ -146,6 +160,7 @@ class EEGStyleGANADAConfig:
     """GAN steps, instead of ``gan_kimg``."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         size = self.resolution
         if size < 8 or size & (size - 1):
             raise UsageError(f"resolution of EEGStyleGAN-ADA must be a power of two from 8, but is {size}; try 128.")
@@ -153,15 +168,21 @@ class EEGStyleGANADAConfig:
             raise UsageError(f"channel_base must be at least the resolution, {size}, but is {self.channel_base}.")
         if unknown := [name for name in self.operations if name not in OPERATIONS]:
             raise UsageError(f"operations must be among {', '.join(OPERATIONS)}, but hold {unknown[0]!r}.")
-        check_least(self, 1, "lstm_layers", "lstm_units", "n_features", "encoder_batch_size", "z_dim", "w_dim")
-        check_least(self, 1, "channel_max", "mapping_layers", "minibatch_group", "gan_batch_size", "gan_micro_batch")
+        check_least(
+            self,
+            1,
+            "z_dim",
+            "w_dim",
+            "channel_max",
+            "mapping_layers",
+            "minibatch_group",
+            "gan_batch_size",
+            "gan_micro_batch",
+        )
         check_least(self, 1, "r1_interval", "ada_interval")
-        check_least(self, 0, "margin", "miner_epsilon", "encoder_epochs", "encoder_steps", "r1_gamma", "ema_kimg")
-        check_least(self, 0, "ema_rampup", "gan_kimg", "gan_steps")
-        if not self.cnn_channels or min(self.cnn_channels) < 1:
-            raise UsageError(f"cnn_channels must be at least 1 each, but are {self.cnn_channels}.")
-        check_positive(self, "encoder_lr", "gan_lr", "ada_kimg")
-        check_shares(self, "encoder_betas", "gan_betas", "cnn_dropout")
+        check_least(self, 0, "r1_gamma", "ema_kimg", "ema_rampup", "gan_kimg", "gan_steps")
+        check_positive(self, "gan_lr", "ada_kimg")
+        check_shares(self, "gan_betas")
         if self.gan_batch_size % self.round:
             raise UsageError(
                 f"gan_batch_size must be a multiple of gan_micro_batch, {self.gan_micro_batch}, "
@@ -182,7 +203,7 @@ class EEGStyleGANADAConfig:
 class LSTMEncoder(nn.Module):
     """Stacked LSTM; the last layer's state of the last time step, a linear layer without bias, unit length."""
 
-    def __init__(self, n_channels: int, config: EEGStyleGANADAConfig) -> None:
+    def __init__(self, n_channels: int, config: EEG2FeatConfig) -> None:
         super().__init__()
         self.normalise = config.normalise
         self.encoder = nn.LSTM(n_channels, config.lstm_units, config.lstm_layers, batch_first=True)
@@ -198,7 +219,7 @@ class LSTMEncoder(nn.Module):
 class CNNEncoder(nn.Module):
     """The recording as a picture of times × channels: strided convolutions, mean of the last map, a linear layer."""
 
-    def __init__(self, n_channels: int, config: EEGStyleGANADAConfig) -> None:
+    def __init__(self, n_channels: int, config: EEG2FeatConfig) -> None:
         super().__init__()
         self.normalise = config.normalise
         self.layers = nn.Sequential(
@@ -242,7 +263,7 @@ class RobustEncoder(nn.Module):
             kept.copy_(measured)
 
 
-def make_encoder(spec: EEGSpec, config: EEGStyleGANADAConfig) -> nn.Module:
+def make_encoder(spec: EEGSpec, config: EEG2FeatConfig) -> nn.Module:
     halvings = len(config.cnn_channels)
     if config.encoder == "cnn" and max(spec.n_times, spec.n_channels) <= 1 << halvings:
         raise UsageError(
@@ -368,17 +389,22 @@ def recipes(
 
 
 class EncoderRecipe(Recipe):
-    """Mined triplets; validated by k-means on the features."""
+    """Mined triplets; validated by k-means on the features.
+
+    Args:
+        model: Its config is an ``EEG2FeatConfig``, its part ``encoder`` what ``make_encoder`` gives.
+    """
 
     name = "encoder"
 
-    def __init__(self, model: EEGStyleGANADA, data: TrainingData, *, seed: int, select: Literal["val", "last"]) -> None:
-        config = model.config
+    def __init__(self, model: EEGEncoder, data: TrainingData, *, seed: int, select: Literal["val", "last"]) -> None:
+        config: EEG2FeatConfig = model.config
+        self.encoder = model.parts()["encoder"]
         self.model, self.data, self.key = model, data, ("eegstylegan-ada", "encoder", seed)
-        self.optimizer = Adam(trainable(model.encoder), lr=config.encoder_lr, betas=config.encoder_betas)
-        if isinstance(model.encoder, RobustEncoder):
+        self.optimizer = Adam(trainable(self.encoder), lr=config.encoder_lr, betas=config.encoder_betas)
+        if isinstance(self.encoder, RobustEncoder):
             rows = data.train[_spread(len(data.train))]
-            model.encoder.measure(half_max(trials_of(data, rows, device_of(model)), family="EEGStyleGAN-ADA"))
+            self.encoder.measure(half_max(trials_of(data, rows, device_of(model)), family="EEGStyleGAN-ADA"))
         self.epoch = max(len(data.train) // config.encoder_batch_size, 1)
         self.n_steps = config.encoder_steps if config.encoder_steps is not None else config.encoder_epochs * self.epoch
         self.val = np.sort(data.val)[_spread(len(data.val))]
@@ -391,7 +417,7 @@ class EncoderRecipe(Recipe):
                 )
 
     def modules(self) -> dict[str, nn.Module]:
-        return {"encoder": self.model.encoder}
+        return {"encoder": self.encoder}
 
     def optimizers(self) -> dict[str, Optimizer]:
         return {"encoder": self.optimizer}
@@ -404,10 +430,10 @@ class EncoderRecipe(Recipe):
         rows = data.train[order[part * config.encoder_batch_size : (part + 1) * config.encoder_batch_size]]
         device = device_of(self.model)
         labels = torch.from_numpy(np.asarray(data.labels[rows])).to(device)
-        self.model.encoder.train()
+        self.encoder.train()
         features = self.model.encode(trials_of(data, rows, device))
         loss = mined_triplet_loss(features, labels, margin=config.margin, epsilon=config.miner_epsilon)
-        update(self.optimizer, loss, self.model.encoder)
+        update(self.optimizer, loss, self.encoder)
         return {"triplet": loss.item()}
 
     def validate(self) -> float:

@@ -32,7 +32,7 @@ at pictures once and for all, ``eeg_scaling="robust"``, and every ``.small`` set
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ from torch.optim import Adam, Optimizer
 from zoo.errors import UsageError
 from zoo.models.base import Retriever
 from zoo.models.contrastive import Pairs, Seen, looked_up
-from zoo.models.eegstylegan_ada import EEGStyleGANADA, EEGStyleGANADAConfig, EncoderRecipe, make_encoder
+from zoo.models.eegstylegan_ada import EEG2FeatConfig, EncoderRecipe, make_encoder
 from zoo.models.layers import check_least, check_positive, check_shares, configure, epoch_batch, half_max
 from zoo.models.pretrained import PIXELS, enlarged, imagenet, load_frozen
 from zoo.models.recipes import device_of, encode_rows, kmeans_accuracy, trainable, update
@@ -54,7 +54,7 @@ ENLARGED = 256
 
 
 @dataclass(frozen=True)
-class Image2EEGConfig:
+class Image2EEGConfig(EEG2FeatConfig):
     semantics: Literal["as_run", "corrected"] = "as_run"
     """What the released code does, or what it is meant to."""
     subjects: tuple[str, ...] = ("1", "2", "3", "4", "5", "6")
@@ -71,28 +71,6 @@ class Image2EEGConfig:
     """Units of the first layer behind the network."""
     dropout: float = 0.05
     """Dropout behind it."""
-    lstm_layers: int = 4
-    """Layers of the EEG's LSTM."""
-    lstm_units: int = 128
-    """Units of each."""
-    n_features: int = 128
-    """Size of a feature."""
-    eeg_scaling: Literal["half-max", "robust"] = "half-max"
-    """Input of the LSTM: as published, or then centred and scaled per channel (median, quartiles of training)."""
-    miner_epsilon: float = 0.1
-    """How much of a cosine a pair may miss its hardest counterpart by, and still be mined."""
-    margin: float = 0.05
-    """Margin of the triplet loss."""
-    encoder_lr: float = 3e-4
-    """Learning rate of the encoder's Adam."""
-    encoder_betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of it."""
-    encoder_batch_size: int = 256
-    """Trials per encoder step; what is left of a pass is dropped."""
-    encoder_epochs: int = 8192
-    """Passes over the training trials."""
-    encoder_steps: int | None = None
-    """Encoder steps, instead of ``encoder_epochs``."""
     image_lr: float = 3e-4
     """Learning rate of the image side's Adam."""
     image_batch_size: int = 256
@@ -103,13 +81,11 @@ class Image2EEGConfig:
     """Steps of the image side, instead of ``image_epochs``."""
 
     def __post_init__(self) -> None:
-        check_least(self, 1, "n_image_features", "head_units", "lstm_layers", "lstm_units", "n_features")
-        check_least(self, 1, "encoder_batch_size", "image_batch_size")
-        check_least(
-            self, 0, "margin", "miner_epsilon", "encoder_epochs", "encoder_steps", "image_epochs", "image_steps"
-        )
-        check_positive(self, "encoder_lr", "image_lr")
-        check_shares(self, "dropout", "encoder_betas")
+        super().__post_init__()
+        check_least(self, 1, "n_image_features", "head_units", "image_batch_size")
+        check_least(self, 0, "image_epochs", "image_steps")
+        check_positive(self, "image_lr")
+        check_shares(self, "dropout")
         if not self.subjects or len(set(self.subjects)) < len(self.subjects):
             raise UsageError(f"subjects must be one or more different people, but are {self.subjects}.")
 
@@ -173,8 +149,7 @@ class Image2EEG(Retriever):
     def __init__(self, spec: EEGSpec, config: Image2EEGConfig) -> None:
         super().__init__(spec, config)
         self.config: Image2EEGConfig = config
-        shape = {name: getattr(config, name) for name in ("lstm_layers", "lstm_units", "n_features", "eeg_scaling")}
-        self.encoder = make_encoder(spec, EEGStyleGANADAConfig(**shape))
+        self.encoder = make_encoder(spec, config)
         own = config.image_network == "googlenet"
         self.extractor, self.output = (PIXELS, "features") if own else (config.extractor, config.output)
         self.n_image_features = 3 * 224 * 224 if own else config.n_image_features
@@ -246,7 +221,7 @@ def recipes(model: Image2EEG, data: TrainingData, *, seed: int, select: Literal[
     """
     if isinstance(model.image_encoder, ImageFeatNet):
         load_frozen(model.image_encoder.encoder, "googlenet")
-    triplets = EncoderRecipe(cast("EEGStyleGANADA", model), data, seed=seed, select=select)  # reads the same fields
+    triplets = EncoderRecipe(model, data, seed=seed, select=select)
     return [triplets, ImageRecipe(model, data, seed=seed, select=select)]
 
 
