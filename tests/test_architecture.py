@@ -50,6 +50,15 @@ def test_nothing_on_the_left_knows_the_runner() -> None:
             assert not [name for name in imported(path) if name.startswith(right)], path
 
 
+def test_only_launch_knows_what_runs_a_sweep() -> None:
+    for path in (ROOT / "zoo").rglob("*.py"):
+        if path.name != "launch.py":
+            assert "submitit" not in imported(path), path
+    for name in ("runner", "plan", "stages", "compute", "training"):
+        above = {"zoo.launch", "zoo.sweep", "zoo.cells"}
+        assert not above & imported(ROOT / "zoo" / f"{name}.py"), name
+
+
 def test_the_board_reads_records_and_nothing_else() -> None:
     allowed = ("zoo.record", "zoo.errors", "zoo.store", "zoo.specs", "leaderboard")
     for path in (ROOT / "leaderboard").glob("*.py"):
