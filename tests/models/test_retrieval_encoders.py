@@ -19,9 +19,11 @@ import zoo
 from tests.models.resuming import check_resuming
 from tests.models.retrieval import SPEC, found, training
 from zoo import weights
+from zoo.conversion import convert as convert_weights
 from zoo.datasets import base
-from zoo.errors import UsageError
+from zoo.errors import IntegrityError, UsageError
 from zoo.models.contrastive import Pairs, contrastive_loss
+from zoo.models.convert.retrieval_encoders import convert
 from zoo.models.retrieval_encoders import (
     ATMS,
     NICE,
@@ -374,6 +376,45 @@ def test_other_trials_of_a_picture_count_as_right_where_asked() -> None:
     assert float(contrastive_loss(compared, torch.eye(3, dtype=torch.bool))) == pytest.approx(
         float(contrastive_loss(compared))
     )
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("network", ["nice", "atm-s"])
+def test_a_state_dict_converts_to_the_same_features(network: str, tmp_path: Path) -> None:
+    model = made(network)
+    state = {f"module.{key}": value for key, value in model.encoder.state_dict().items()}
+    torch.save(state | {"module.logit_scale": torch.tensor(2.0)}, tmp_path / "model.pth")
+    folder, receipt = convert_weights(network, tmp_path / "model.pth")
+    assert receipt["forward_check"]["encoder"] < 1e-9
+    loaded, info = weights.load(folder)
+    assert info.parts == ("encoder", "comparison")
+    assert isinstance(loaded, RetrievalEncoder)
+    assert float(loaded.comparison.logit_scale) == 2
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.encode(noise(2, 63, 250)), model.encode(noise(2, 63, 250)))
+
+
+def test_other_files_are_not_taken_for_a_state_dict(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"^--from must be a file with a state dict, such as model\.pth, but .* is not;"
+    ):
+        convert(tmp_path)
+    torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "a.pth")
+    message = (
+        "a.pth must hold a state dict of NICE or ATM-S, but has none of their tensors; the first of its own is "
+        "fc.weight."
+    )
+    with pytest.raises(IntegrityError, match=f"^{re.escape(message)}$"):
+        convert(tmp_path / "a.pth")
+    state = made("nice").encoder.state_dict()
+    torch.save({key: value for key, value in state.items() if "projection" not in key}, tmp_path / "b.pth")
+    sentence = (
+        r"^the checkpoint lacks encoder\.Enc_eeg\.0\.projection\.0\.bias; it is not one of retrieval-encoders that"
+    )
+    with pytest.raises(IntegrityError, match=sentence):
+        convert_weights("nice", tmp_path / "b.pth")
 
 
 # --- other recordings, options, cards --------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from zoo.errors import IntegrityError, UsageError
 from zoo.models.convert import Converted
 from zoo.models.convert.eegstylegan_ada import numpy_lstm
 from zoo.models.convert.plain import State, conv, norm, pool
+from zoo.specs import EEGSpec
 from zoo.store import file_sha256
 
 VERSION = "1"
@@ -96,19 +97,21 @@ def compare(
     converted: Converted,
     build: Callable[..., Any],
     checks: Mapping[str, tuple[Callable[[Any, Any], Any], np.ndarray, Callable[[State, np.ndarray], np.ndarray]]],
+    *,
+    spec: EEGSpec | None = None,
 ) -> dict[str, float]:
     """Largest difference of each part, as a share of its largest output.
 
     Args:
         checks: Part → how torch computes it, what it is given, how numpy does.
+        spec: The recordings; null for forty samples of as many channels as the LSTM has.
     """
     import torch
 
-    from zoo.specs import EEGSpec
-
-    first = converted.state.get("encoder.encoder.weight_ih_l0")
-    n_channels = 1 if first is None else first.shape[1]
-    spec = EEGSpec(ch_names=tuple(map(str, range(n_channels))), sfreq=1, tmin=0, n_times=40)
+    if spec is None:
+        first = converted.state.get("encoder.encoder.weight_ih_l0")
+        n_channels = 1 if first is None else first.shape[1]
+        spec = EEGSpec(ch_names=tuple(map(str, range(n_channels))), sfreq=1, tmin=0, n_times=40)
     with torch.device("meta"):
         model = build(spec, **converted.config)
     wanted = {key: value for key, value in model.state_dict().items() if key.partition(".")[0] in converted.parts}
