@@ -5,6 +5,7 @@
 #   scripts/two_hosts.sh on NAME a CMD...    run a command on a host
 #   scripts/two_hosts.sh cut NAME a          pull its cable out
 #   scripts/two_hosts.sh mend NAME a         plug it in again
+#   scripts/two_hosts.sh kill NAME a         end what runs on it, at once
 #   scripts/two_hosts.sh down NAME           end what runs on them, and remove them
 set -euo pipefail
 action=$1 name=$2
@@ -26,6 +27,7 @@ case $action in
     ;;
   cut) ip -n "$name-$3" link set cable down ;;
   mend) ip -n "$name-$3" link set cable up ;;
+  kill) ip netns pids "$name-$3" | xargs -r kill -9 ;;
   down)
     for host in a b; do
       ip netns pids "$name-$host" 2>/dev/null | xargs -r kill -9 || true
@@ -33,7 +35,7 @@ case $action in
     done
     ;;
   *)
-    echo "usage: $0 up|on|cut|mend|down NAME [HOST [CMD...]]" >&2
+    echo "usage: $0 up|on|cut|mend|kill|down NAME [HOST [CMD...]]" >&2
     exit 2
     ;;
 esac

@@ -81,7 +81,7 @@ def _gather(executor: str, gpus: int, nodes: str) -> Crew:
 
     if executor not in ("here", "torchrun"):
         raise UsageError(
-            f"--executor must be here or torchrun, not {executor!r}; for SLURM see 'zoo sweep run --help'."
+            f"--executor must be here or torchrun, not {executor!r}; for SLURM see 'zoo sweep -h'."
         )
     if executor == "here" and (gpus, nodes) != (1, "1"):
         raise UsageError("--gpus and --nodes are for a group of processes; add --executor torchrun.")
