@@ -202,6 +202,8 @@ def _lines(table: Table) -> Iterator[tuple[str, Text, Row]]:
         model = _text(row.name)
         if twins[row.name] > 1:
             model.append(f" {row.record[:7]}", "dim")
+        if row.level != "self":
+            model.append(f" {row.level}", "green")
         yield f"{row.rank}{'=' if crowd[row.tie] > 1 else ' '}", model, row
     for row in table.controls:
         yield "", _text(row.name, "italic"), row

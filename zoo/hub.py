@@ -394,6 +394,8 @@ def settle(place: Place, number: int, *, merge: bool, comment: str) -> None:
         if not merge:
             api.change_discussion_status(place.repo, number, "closed", comment=comment, repo_type=place.kind)
             return
+        if found.status == "draft":
+            api.change_discussion_status(place.repo, number, "open", repo_type=place.kind)
         try:
             api.merge_pull_request(place.repo, number, comment=comment, repo_type=place.kind)
         except HfHubHTTPError as error:

@@ -145,8 +145,8 @@ def test_pairs_decide_where_they_are_known_and_intervals_elsewhere(make_record: 
 
 
 def test_a_board_tests_pairs_by_the_values_beside_its_records() -> None:
-    found = {table.track: table for table in tables(FsBoard(Path(__file__).parents[2] / "leaderboard"))}
-    table = found["reconstruction/envisioned-speech-object.random-window@2"]
+    board, track = Path(__file__).parents[2] / "leaderboard", "reconstruction/envisioned-speech-object.random-window@2"
+    (table,) = tables(FsBoard(board), track=track)
     assert (table.ties, len(table.entries)) == ("paired", 3)
     assert [row.tie for row in table.entries] == [1, 2, 3]
     assert all(row.p is not None and row.p < 0.001 for row in table.entries[1:])

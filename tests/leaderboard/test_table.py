@@ -145,3 +145,12 @@ def test_the_leaderboard_imports_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_level_beyond_its_makers_word_is_shown(make_record: Make) -> None:
+    from leaderboard.standing import note_of
+
+    record = make_record()
+    shown = show(rank([record], notes=[note_of(record, "attested", by="ada", reason="ran it")]))
+    assert "alpha attested" in shown
+    assert "self" not in show(rank([record]))
