@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from zoo import gallery
-from zoo.gallery import MANIFEST, read_manifest, write_gallery
+from zoo.errors import IntegrityError
+from zoo.gallery import MANIFEST, check_sheet, read_manifest, write_gallery
 
 N, SIDE = 40, 16
 CONCEPTS = ("circle", "cross")
@@ -98,3 +99,15 @@ def test_large_pictures_become_small_cells(tmp_path: Path, monkeypatch: pytest.M
     assert {sheet.cell for sheet in sheets} == {8}
     with Image.open(tmp_path / "r.samples" / "made-0.webp") as sheet:
         assert sheet.size == (32 * 8, -(-3 * N // 32) * 8)
+
+
+def test_a_sheet_of_another_size_is_refused(folder: Path) -> None:
+    sheet = read_manifest((folder / MANIFEST).read_bytes(), where="here")[0]
+    data = (folder / sheet.file).read_bytes()
+    check_sheet(sheet, data, where="here")
+    with pytest.raises(IntegrityError, match="^here must be 384×64 for its cells, but is 512×48\\.$"):
+        check_sheet(sheet.model_copy(update={"across": 24}), data, where="here")
+    broken = data[:20]
+    sheet = sheet.model_copy(update={"sha256": hashlib.sha256(broken).hexdigest()})
+    with pytest.raises(IntegrityError, match="^here must be WebP, but cannot be read: "):
+        check_sheet(sheet, broken, where="here")

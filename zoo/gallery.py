@@ -154,8 +154,23 @@ def read_manifest(data: bytes, *, where: str) -> list[Sheet]:
 
 
 def check_sheet(sheet: Sheet, data: bytes, *, where: str) -> None:
-    """Raises IntegrityError unless the bytes are the sheet that the manifest names, and WebP."""
+    """Look at the bytes of a sheet; only the header of the picture is read.
+
+    Raises:
+        IntegrityError: They are not those that the manifest names, no WebP, or of another size than its cells make.
+    """
+    from PIL import Image
+
     if hashlib.sha256(data).hexdigest() != sheet.sha256:
         raise IntegrityError(f"{where} is not the sheet that its manifest names; fetch the samples again.")
     if not (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
         raise IntegrityError(f"{where} must be WebP, but begins with {data[:12]!r}.")
+    n = len(sheet.rows) * len(sheet.trials)
+    wanted = (min(n, sheet.across) * sheet.cell, -(-n // sheet.across) * sheet.cell)
+    try:
+        with Image.open(io.BytesIO(data), formats=["webp"]) as picture:
+            found = picture.size
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise IntegrityError(f"{where} must be WebP, but cannot be read: {error}.") from error
+    if found != wanted:
+        raise IntegrityError(f"{where} must be {wanted[0]}×{wanted[1]} for its cells, but is {found[0]}×{found[1]}.")
