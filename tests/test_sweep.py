@@ -27,7 +27,7 @@ from zoo.cli import app
 from zoo.errors import IntegrityError, UnknownNameError, UsageError
 from zoo.launch import Here
 from zoo.record import Record
-from zoo.sweep import Event, Measured, Sweep, Watch, cost, plan, run
+from zoo.sweep import Event, Measured, Sweep, Watch, cost, plan, renewed, run
 
 WORKER = (sys.executable, str(Path(__file__).with_name("cell_worker.py")))
 
@@ -236,7 +236,7 @@ def test_splits_default_to_those_with_a_track_of_the_models_task(tmp_path: Path)
     assert not {cell.id for cell in other.cells} & {cell.id for cell in sweep.cells}
 
 
-def test_patterns_and_a_dataset_that_is_not_here(tmp_path: Path) -> None:
+def test_patterns_and_a_dataset_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = plan(["brain2image-*.small"], ["phantom", "thoughtviz-object"], splits=["released"], board=tmp_path)
     assert [str(cell) for cell in sweep.cells] == [
         "brain2image-gan.small thoughtviz-object released seed 0",
@@ -247,6 +247,12 @@ def test_patterns_and_a_dataset_that_is_not_here(tmp_path: Path) -> None:
     events = go(sweep)
     assert [event.kind for event in events] == ["failed", "failed"]
     assert cost(sweep).to_do == 0
+    assert renewed(sweep).refused == sweep.refused
+    monkeypatch.setattr(sweep_module, "revisions", lambda *_: ("released@1", REVISIONS))  # it has been prepared since
+    again = renewed(Sweep.read(tmp_path))
+    assert again.refused == {}
+    assert [cell.revisions for cell in again.cells] == [REVISIONS] * 2
+    assert not {cell.id for cell in again.cells} & {cell.id for cell in sweep.cells}
 
 
 @pytest.mark.parametrize(
@@ -295,7 +301,7 @@ def test_cells_are_foretold_from_their_like_and_never_from_another_model(tmp_pat
     measured.add(ended(cells[1], seconds={"train": 0.0, "evaluate": 4.0}, trained=20.0, bytes=300))
     measured.add(Ended(cell=cells[2], status="failed", reason="it broke", seconds={"train": 1e6}))
     assert measured(cells[2]) == (18.0, 200.0)
-    elsewhere = cells[2].model_copy(update={"split": "stimulus-out@1"})
+    elsewhere = Cell.model_validate({**dict(cells[2]), "split": "stimulus-out@1"})
     assert measured(elsewhere) == (18.0, 200.0)
     assert measured(cells[3]) is None
 

@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -24,11 +24,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from zoo import registry, store
 from zoo.cells import Cell, Cells, Ended, Now, Options, revisions
 from zoo.errors import IntegrityError, MissingError, UsageError
-from zoo.launch import PLAIN, Executor, Here, Slurm, Task, last_words, torchrun, visible_gpus
+from zoo.launch import ARRAY, PLAIN, Executor, Here, Slurm, Task, last_words, torchrun, visible_gpus
 from zoo.specs import ModelCard, SplitCard
 
 ABSENT = {"data": "not on the machine that planned it"}
 """Revisions of a cell whose dataset is missing."""
+ANY_SPLIT = "default"
+"""Of a dataset that is not here and has no track."""
 POLL_SECONDS = 0.2
 LINGER_SECONDS = 5.0
 LOOK_SECONDS = 1.0
@@ -107,6 +109,21 @@ class Sweep:
             ) from error
 
 
+def renewed(sweep: Sweep) -> Sweep:
+    """The same sweep with cells whose dataset has come since it was planned."""
+    cells, refused = [], {}
+    for cell in sweep.cells:
+        if (why := sweep.refused.get(cell.id)) is not None:
+            with contextlib.suppress(MissingError):
+                asked = None if cell.split == ANY_SPLIT else cell.split
+                split, found = revisions(cell.model, cell.dataset, asked)
+                cell, why = Cell.model_validate({**dict(cell), "split": split, "revisions": found}), None
+        if why is not None:
+            refused[cell.id] = why
+        cells.append(cell)
+    return replace(sweep, cells=tuple(cells), refused=refused)
+
+
 # ---- planning
 
 
@@ -145,7 +162,7 @@ def plan(
         try:
             return *revisions(model, dataset, split), None
         except MissingError as error:
-            return split or "default", ABSENT, " ".join(str(error).split())
+            return split or ANY_SPLIT, ABSENT, " ".join(str(error).split())
 
     cells: dict[str, Cell] = {}
     refused = {}
@@ -417,15 +434,15 @@ class Watch:
         self._spent, self._gpu = self._spent + seconds, self._gpu + seconds * ended.gpus
 
     def _eta(self, running: list[tuple[Cell, Now | None]]) -> float | None:
-        left = 0.0
+        left, n = 0.0, 0
         now = {cell.id: sum(doing.seconds.values()) if doing else 0.0 for cell, doing in running}
         for cell in self.sweep.cells:
             if cell.id in self.ended:
                 continue
             if (expected := self._measured(cell)) is None:
                 return None
-            left += max(0.0, expected[0] - now.get(cell.id, 0.0))
-        return left / max(1, self._parallel or len(running))
+            left, n = left + max(0.0, expected[0] - now.get(cell.id, 0.0)), n + 1
+        return left / max(1, min(self._parallel or len(running), n))
 
 
 # ---- running
@@ -527,9 +544,11 @@ def _minutes(text: str) -> int:
 
 
 def parallel_of(engine: Engine) -> int:
-    """Cells at a time: as asked for, else one for each GPU (or group of them) of this machine, else one."""
+    """Cells at a time: as asked for; else all on SLURM, and here one for each GPU (or group of them), or one."""
     if engine.max_parallel is not None:
         return engine.max_parallel
+    if engine.executor == "slurm":
+        return ARRAY
     return max(1, len(visible_gpus()) // max(1, engine.gpus_per_task))
 
 

@@ -128,9 +128,9 @@ def resume(
     """Go on with a sweep as it was started; failed cells are tried again."""
     from dataclasses import replace
 
-    from zoo.sweep import Sweep
+    from zoo.sweep import Sweep, renewed
 
-    sweep = Sweep.read(_board(output_dir), name)
+    sweep = renewed(Sweep.read(_board(output_dir), name))
     if max_parallel is not None:
         sweep = replace(sweep, engine=sweep.engine.model_copy(update={"max_parallel": max_parallel}))
     _run(sweep, as_json=as_json, quiet=quiet)
