@@ -47,6 +47,8 @@ def test_people_resemble_themselves_each_other_and_monkeys_in_this_order(publish
     assert within.mean() > between.mean() > 0.1
     monkeys, people = names.index("mIT_674neurons"), names.index("hITvisStim_316vx")
     assert found[monkeys, people] == pytest.approx(0.438924, abs=1e-6)  # rsatoolbox 0.3.2 gives this, too
+    linear = np.corrcoef(matrices[[monkeys, people]])[0, 1]
+    assert linear == pytest.approx(0.49, abs=0.005)  # Kriegeskorte et al. (2008)
 
 
 def test_dissimilarities_are_those_of_rsatoolbox() -> None:

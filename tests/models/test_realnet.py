@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tests.models.resuming import check_resuming
 from tests.models.test_retrieval_encoders import filled
 from zoo import conversion, registry, weights
+from zoo.datasets import base, phantom_things
 from zoo.errors import IntegrityError, MissingError, UsageError
 from zoo.models import realnet
 from zoo.models.cornet import CORnetS, normalised
@@ -351,6 +352,38 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(tmp_path: Path, op
         return next(trained(tmp_path, None, "val", subjects=(), **options))
 
     assert check_resuming(training, tmp_path) == {"backbone0", "head0"}
+
+
+def test_the_phantoms_answer_is_found_up_to_its_ceiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trained on responses whose truth is known, it correlates with held-out ones as its likeness to the truth says."""
+    card = registry.datasets.get("phantom-things")
+    options = {"n_subjects": 1, "n_concepts": 80, "n_exemplars": 4, "n_test": 100, "n_test_repetitions": 20}
+    splits = tuple(split.model_copy(update={"sha256": None}) for split in card.splits)
+    small = card.model_copy(update={"id": "things-realnet", "options": options, "splits": splits})
+    monkeypatch.setitem(registry.datasets._added, small.id, small)
+    data = base.load(small.id)
+    answer, tested = phantom_things.known_answer(data), data.stimuli.ids[320:]
+    options = {"init": "random", "resolution": 40, "widths": (6, 8, 12, 16), "recurrence": (1, 1, 1), "n_objects": 4,
+               "head_width": 24, "rho": "pearson", "contrastive_gradient": True, "double_forward": False,
+               "window": (0.06, 0.4), "lr": 3e-3, "batch_size": 32, "steps": 60}  # fmt: skip
+    torch.manual_seed(0)
+    model = build(data.spec, **options)
+    for recipe in realnet.recipes(model, data.training_data(data.split("within-subject-01")), seed=0):
+        fit(recipe, tmp_path, seed=0)
+    with torch.no_grad():
+        predicted = model.eval().predict(model.pixels(data.stimulus_pixels(range(320, 420)))).numpy()
+    window, truth = model.learnt, answer.of("01", tested)
+    rows = np.flatnonzero(np.char.startswith(data.trials["trial_id"], "01-te"))
+    measured = data.eeg[rows].reshape(100, 20, 17, 100).mean(axis=1)
+
+    def r(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        a, b = (x[..., window] - x[..., window].mean(axis=0) for x in (a, b))
+        return np.asarray((a * b).sum(axis=0) / np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0)))
+
+    ceiling = answer.ceiling("01", tested, 20)[:, window]
+    reached, shuffled = r(predicted, measured), r(np.roll(predicted, 1, axis=0), measured)
+    assert shuffled.mean() + 0.1 < reached.mean() < ceiling.mean()
+    assert reached.mean() == pytest.approx((r(predicted, truth) * ceiling).mean(), abs=0.02)
 
 
 def test_a_person_without_training_trials_is_named(tmp_path: Path) -> None:
