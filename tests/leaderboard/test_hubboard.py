@@ -13,7 +13,7 @@ from leaderboard.board import FsBoard
 from leaderboard.derived import INDEX, RECORDS, derived
 from leaderboard.hubboard import HubBoard
 from leaderboard.submission import read_submission
-from tests.hub_standin import READER, Hub
+from tests.hub_standin import READER, Hub, is_large
 from zoo.cli import app
 from zoo.hub import Place
 from zoo.record import Record
@@ -94,6 +94,52 @@ def test_who_keeps_the_board_merges_rebuilds_and_shows(board: HubBoard, hub: Hub
     built = call("leaderboard", "build", "--board", url, "--output-dir", tmp_path / "site")
     assert (built.exit_code, built.stdout.strip()) == (0, str(tmp_path / "site" / "index.html"))
     assert "2 records on 2 tracks" in built.stderr
+
+
+def offered(hub: Hub, files: dict[str, bytes], *, without: tuple[str, ...] = ()) -> int:
+    """A pull request by somebody who does not use ``zoo push``."""
+    repo = hub.repo(REPO, "dataset")
+    head = repo.refs["main"]
+    new = {path: hub.keep(data, large=is_large(path, len(data))) for path, data in files.items()}
+    tree = {path: entry for path, entry in repo.commits[head].tree.items() if path not in without}
+    number = hub.open_pull(repo, head, "Great <b>results</b>", "", "mallory")
+    hub.record(repo, f"refs/pr/{number}", {**tree, **new}, "Great results", head)
+    return number
+
+
+def test_what_strangers_offer_is_refused_with_sentences_and_changes_nothing(board: HubBoard, hub: Hub) -> None:
+    one, other = read_submission(ONE), read_submission(OTHER)
+    hub.commit(REPO, {**one.files, "notes/x/y.json": b"{}"}, "dataset")
+    before = hub.files(REPO, "dataset")
+    raw = other.record.to_json()
+    tampered = raw.replace(b'"seconds": ', b'"seconds": 1')
+    assert tampered != raw
+    stem = other.path.removesuffix(".json")
+    cases = {
+        "'README.md' has no place on a board": {**other.files, "README.md": b"hello"},
+        "has no place on a board": {**other.files, "notes/a/attested-0.json": b"{}"},
+        "is changed or deleted, but a board only grows.": {**other.files, one.path: raw},
+        "it brings no record.": {},
+        "is not a valid record": {**other.files, other.path: b"[" * 100_000},
+        "holds another record": {**other.files, other.path: tampered},
+        "must hold a record, but holds a list.": {other.path: b"[]"},
+        "is not the file that": {**other.files, f"{stem}.units.parquet": one.units or b""},
+        "must lie beside it, but is not there": {other.path: raw},
+        "must be a PNG picture": {**other.files, f"{stem}.png": b"<script>alert(1)</script>"},
+        "more than the 4194304 of any such file": {**other.files, other.path: b" " * (5 << 20)},
+    }
+    sentences = {offered(hub, files): sentence for sentence, files in cases.items()}
+    gone = offered(hub, other.files, without=(one.path, "notes/x/y.json"))
+    sentences[gone] = "is changed or deleted, but a board only grows."
+    result = call("leaderboard", "verify", "open", "--board", f"hub:{REPO}", "--merge", "--close")
+    assert result.exit_code == 3
+    for number, sentence in sentences.items():
+        said = [line for line in result.stdout.splitlines() if line.startswith(f"{number}: ")]
+        assert any(sentence in line for line in said), (number, sentence, said)
+        pull = hub.repo(REPO, "dataset").pulls[number - 1]
+        assert pull.status == "closed"
+        assert "<script>" not in "".join(pull.comments)
+    assert hub.files(REPO, "dataset") == before
 
 
 @pytest.mark.parametrize("kind", ["folder", "s3"])
