@@ -301,7 +301,7 @@ def test_cells_are_foretold_from_their_like_and_never_from_another_model(tmp_pat
     measured.add(ended(cells[1], seconds={"train": 0.0, "evaluate": 4.0}, trained=20.0, bytes=300))
     measured.add(Ended(cell=cells[2], status="failed", reason="it broke", seconds={"train": 1e6}))
     assert measured(cells[2]) == (18.0, 200.0)
-    elsewhere = Cell.model_validate({**dict(cells[2]), "split": "stimulus-out@1"})
+    elsewhere = Cell.model_validate({**cells[2].model_dump(), "split": "stimulus-out@1"})
     assert measured(elsewhere) == (18.0, 200.0)
     assert measured(cells[3]) is None
 

@@ -117,7 +117,7 @@ def renewed(sweep: Sweep) -> Sweep:
             with contextlib.suppress(MissingError):
                 asked = None if cell.split == ANY_SPLIT else cell.split
                 split, found = revisions(cell.model, cell.dataset, asked)
-                cell, why = Cell.model_validate({**dict(cell), "split": split, "revisions": found}), None
+                cell, why = Cell.model_validate({**cell.model_dump(), "split": split, "revisions": found}), None
         if why is not None:
             refused[cell.id] = why
         cells.append(cell)
