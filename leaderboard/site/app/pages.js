@@ -214,9 +214,10 @@ const pages = (() => {
       const up = table.metrics.find((m) => m.id === state.metric)?.up;
       const seen = table.rows.map((row, i) => ({ ...row, i, v: value(row, i) })).filter((row) => row.v && fits(row));
       const sorted = seen.sort((a, b) => (up === false ? a.v[0] - b.v[0] : b.v[0] - a.v[0]));
-      const twins = new Set(sorted.filter((row, i) => sorted.some((other, j) => j !== i && other.name === row.name)).map((row) => row.name));
+      const crowd = new Map();
+      for (const row of sorted) crowd.set(row.name, (crowd.get(row.name) ?? 0) + 1);
       const rows = [...sorted.filter((row) => row.kind === "entry").slice(0, 40), ...sorted.filter((row) => row.kind === "control")]
-        .map((row) => ({ key: `${row.i}`, label: row.kind === "control" ? row.name.replace(/^control: /, "") : twins.has(row.name) ? `${row.name} ${row.rec.slice(0, 5)}` : row.name, control: row.kind === "control", v: row.v, rec: row.rec, chance: row.chance }));
+        .map((row) => ({ key: `${row.i}`, label: row.kind === "control" ? row.name.replace(/^control: /, "") : crowd.get(row.name) > 1 ? `${row.name} ${row.rec.slice(0, 7)}` : row.name, control: row.kind === "control", v: row.v, rec: row.rec, chance: row.chance }));
       const shuffled = table.rows.findIndex((row) => row.name === "control: shuffled-eeg");
       const chance = state.metric === table.metric ? rows.find((row) => row.chance !== undefined)?.chance : null;
       plotted.replaceChildren(rows.length ? plots.intervals(rows, { label: state.metric, shuffled: shuffled >= 0 ? table.values[names.indexOf(state.metric)][shuffled] : null, chance, open: (row) => { location.hash = path("record", row.rec); } }) : muted("No row has a value of this metric."));

@@ -31,8 +31,8 @@ row.twin ? h("small", row.rec.slice(0, 7)) : null, row.seed ? h("small", `seed $
   }
 
   function scaleOf(values) {
-    const all = values.filter(Boolean).flat();
-    const low = Math.min(...all), high = Math.max(...all);
+    let low = Infinity, high = -Infinity;
+    for (const v of values) for (const x of v ?? []) { low = Math.min(low, x); high = Math.max(high, x); }
     return (x) => (high === low ? 50 : 3 + (94 * (x - low)) / (high - low));
   }
 
