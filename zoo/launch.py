@@ -106,10 +106,10 @@ class Executor(abc.ABC):
 
 def torchrun(gpus: int) -> tuple[str, ...]:
     """What stands before the words of a command that a group of processes on this machine runs, one per GPU."""
-    return (sys.executable, "-m", "torch.distributed.run", *_group(gpus, "1"), "-m", "zoo")
+    return (sys.executable, "-m", "torch.distributed.run", *group_of(gpus, "1"), "-m", "zoo")
 
 
-def _group(gpus: int, nodes: str) -> list[str]:
+def group_of(gpus: int, nodes: str) -> list[str]:
     """Options of torchrun for ``gpus`` processes on each of ``nodes`` machines, 2 or 1:4 for instance.
 
     Raises:
@@ -139,7 +139,7 @@ def together(words: Sequence[str], gpus: int, nodes: str = "1") -> int:
         UsageError: The group is not possible.
         KeyboardInterrupt: This process was told to end; the others are told, too.
     """
-    group = _group(gpus, nodes)
+    group = group_of(gpus, nodes)
     import logging
 
     from torch.distributed.elastic.multiprocessing.api import SignalException

@@ -54,7 +54,15 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a model on a split; the same command resumes."""
-    crew = _gather(executor, gpus, nodes)
+
+    def check() -> None:
+        from zoo import registry
+        from zoo.datasets import base
+
+        registry.models.get(model)
+        base.load(dataset).split(split)
+
+    crew = _gather(executor, gpus, nodes, check)
     quiet = quiet or not crew.first
     from zoo.runner import train as run
 
@@ -73,19 +81,23 @@ def train(
         sys.stdout.write(f"{folder}\n")
 
 
-def _gather(executor: str, gpus: int, nodes: str) -> Crew:
-    """The processes that do this command; where they are to be started, the command is over when they end."""
+def _gather(executor: str, gpus: int, nodes: str, check: Callable[[], object]) -> Crew:
+    """The processes that do this command; where they are to be started, the command is over when they end.
+
+    Args:
+        check: Raises what is wrong with the command, so that one process says it before there are several.
+    """
     from zoo.crew import here
     from zoo.errors import UsageError
-    from zoo.launch import end_when_told, together
+    from zoo.launch import end_when_told, group_of, together
 
     if executor not in ("here", "torchrun"):
-        raise UsageError(
-            f"--executor must be here or torchrun, not {executor!r}; for SLURM see 'zoo sweep -h'."
-        )
+        raise UsageError(f"--executor must be here or torchrun, not {executor!r}; for SLURM see 'zoo sweep -h'.")
     if executor == "here" and (gpus, nodes) != (1, "1"):
         raise UsageError("--gpus and --nodes are for a group of processes; add --executor torchrun.")
     if executor == "torchrun" and "TORCHELASTIC_RUN_ID" not in os.environ:
+        group_of(gpus, nodes)
+        check()
         raise typer.Exit(together(sys.argv[1:], gpus, nodes))
     crew = here()
     if crew.size > 1:
@@ -147,7 +159,24 @@ def eval_(
     """Evaluate a model and its controls on a split, and write the record."""
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    crew = _gather(executor, gpus, nodes)
+    asked = {
+        "split": split,
+        "weights": weights,
+        "seed": seed,
+        "replicates": replicates,
+        "metrics": tuple(metrics or ()),
+        "limit": limit,
+        "device": device,
+        "batch_size": batch_size,
+        "shard": _shard(shard),
+    }
+
+    def check() -> None:
+        from zoo.plan import make_plan
+
+        make_plan(model, dataset, **asked)  # type: ignore[arg-type]
+
+    crew = _gather(executor, gpus, nodes, check)
     quiet = quiet or not crew.first
     from zoo.runner import evaluate
     from zoo.stages import ShardsMissingError
@@ -157,15 +186,7 @@ def eval_(
             record = evaluate(
                 model,
                 dataset,
-                split=split,
-                weights=weights,
-                seed=seed,
-                replicates=replicates,
-                metrics=tuple(metrics or ()),
-                limit=limit,
-                device=device,
-                batch_size=batch_size,
-                shard=_shard(shard),
+                **asked,
                 output_dir=output_dir,
                 again=again,
                 progress=progress,
