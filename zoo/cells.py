@@ -61,6 +61,11 @@ class Cell(_Part):
     def id(self) -> str:
         return store.digest(self.model_dump(mode="json"))[:16]
 
+    @cached_property
+    def like(self) -> str:
+        """The same for cells of the same model and options."""
+        return store.digest([self.model, self.options.model_dump(mode="json")])[:16]
+
     def __hash__(self) -> int:
         return hash(self.id)
 

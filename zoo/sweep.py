@@ -248,8 +248,7 @@ class Measured:
 
     @staticmethod
     def _keys(cell: Cell) -> list[tuple[str, ...]]:
-        options = store.digest(cell.options.model_dump(mode="json"))
-        return [(cell.model, options, *rest) for rest in ((cell.dataset, cell.split), (cell.dataset,), ())]
+        return [(cell.like, *rest) for rest in ((cell.dataset, cell.split), (cell.dataset,), ())]
 
 
 @dataclass(frozen=True)
