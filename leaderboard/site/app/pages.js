@@ -326,7 +326,8 @@ const pages = (() => {
         { title: "audit", field: "verdict", min: 116, cell: (row) => verdict(row.verdict) },
       ]) : muted("Nobody has put a result of this model here yet.")),
       rows.length ? section("published", "Claimed against measured", ...claimed(rows, null, false)) : null,
-      section("use", "Use it", copyable(card.task === "recognition" ? `import zoo\n\nmodel = zoo.load("${id}")` : `import zoo\n\nmodel = zoo.load("${id}")          # weights you trained, or those its card pins\nrecord = zoo.evaluate("${id}", "DATASET")`), copyable(`zoo train ${id} --dataset DATASET\nzoo generate ${id} --dataset DATASET\nzoo eval ${id} --dataset DATASET`)),
+      section("use", "Use it", copyable(`import zoo\n\nmodel = zoo.load("${id}")          # weights you trained, or those its card pins\nrecord = zoo.evaluate("${id}", "DATASET")`),
+        copyable([`zoo train ${id} --dataset DATASET`, card.task === "reconstruction" ? `zoo generate ${id} --dataset DATASET` : null, `zoo eval ${id} --dataset DATASET`].filter(Boolean).join("\n"))),
       card.paper ? section("cite", "Cite", copyable(exports_.bibtex([card]))) : null,
     ] };
   }
