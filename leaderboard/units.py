@@ -43,6 +43,8 @@ def read_units(data: bytes, record: Record, *, where: str) -> dict[tuple[str, st
         raise IntegrityError(f"{where} is not the file that {record.id[:12]} was written with; fetch both again.")
     texts, values = _columns(data, where)
     found: dict[tuple[str, str], Trials] = {}
+    if not values.size:
+        return found
     names, codes = np.unique(np.stack([texts[0][1], texts[1][1]]), axis=1, return_inverse=True)
     order = np.argsort(codes.ravel(), kind="stable")
     edges = np.cumsum(np.bincount(codes.ravel(), minlength=names.shape[1]))[:-1]

@@ -219,10 +219,11 @@ def _of_track(record: Record, contest: Contest | None, may: Allowed) -> Iterator
     for name, right in wanted.items():
         if has[name] != right:
             yield f"its {name} must be {right}, as in {card.id}, but is {has[name]}."
-    yield from _complete("metric", card.metrics, record.values, card.id)
-    yield from _complete("control", card.controls, record.controls, card.id)
-    if of.replicates < card.replicates:
-        yield f"it has {of.replicates} replicates, but {card.id} asks for {card.replicates}."
+    if record.status == "ok":
+        yield from _complete("metric", card.metrics, record.values, card.id)
+        yield from _complete("control", card.controls, record.controls, card.id)
+        if of.replicates < card.replicates:
+            yield f"it has {of.replicates} replicates, but {card.id} asks for {card.replicates}."
     signed = {value.signature for values in _systems(record).values() for value in values.values()} - {None}
     if not signed <= {*of.metrics}:
         yield f"its values were measured as {_shown(min(map(str, signed - {*of.metrics})))}, which its identity lacks."
@@ -284,23 +285,29 @@ def _recomputed(submission: Submission, contest: Contest | None) -> Iterator[str
                 if _has_parts(value, None if contest is None else contest.metrics.get(name)):
                     yield f"{name} of {system} must have a value per trial beside the record, but has none."
             else:
-                for sentence in _aggregate(value, parts):
+                for sentence in _aggregate(value, parts, None if contest is None else contest.metrics.get(name)):
                     yield f"{name} of {system} {sentence}"
 
 
 def _has_parts(value: Value, metric: MetricCard | None) -> bool:
-    return value.interval_method in BY_UNITS or (metric is not None and metric.interval == "cluster")
+    if value.interval_method in BY_UNITS:
+        return True
+    return metric is not None and metric.interval == "cluster" and metric.sees != "responses"
 
 
-def _aggregate(value: Value, parts: Trials) -> Iterator[str]:
-    """Mean, interval and test of the values per trial, as scoring computes them."""
+def _aggregate(value: Value, parts: Trials, metric: MetricCard | None) -> Iterator[str]:
+    """Mean, interval and test of the values per trial, as scoring computes them.
+
+    Parts of a metric of predicted responses are pictures or subjects, each the mean over many trials.
+    """
     assert value.value is not None
     near = TOLERANCE * max(1.0, float(np.abs(parts.values).max()))
     mean = float(np.mean(parts.values))
     if abs(mean - value.value) > near:
         yield f"says {value.value:.6g}, but its values per trial give {mean:.6g}."
         return
-    if value.n != parts.values.size:
+    one_each = metric is not None and metric.sees != "responses"
+    if value.n is None or value.n < parts.values.size or (one_each and value.n != parts.values.size):
         yield f"says {value.n} trials, but has values of {parts.values.size}."
     interval = stats.cluster_interval(parts.values, parts.units)
     if interval is None:

@@ -397,6 +397,32 @@ def test_names_within_are_plain(name: str) -> None:
         assert problems_of(forged, contests), name
 
 
+def test_a_file_without_a_value_is_a_file_without_values() -> None:
+    empty = pa.table({**{name: pa.array([], pa.string()) for name in COLUMNS[:4]}, "value": pa.array([], pa.float64())})
+    sink = io.BytesIO()
+    pq.write_table(empty, sink)
+    found = problems_of(with_bytes(sink.getvalue()), contests)
+    assert [problem.partition(": ")[2] for problem in found] == [
+        f"logistic_accuracy of {system} must have a value per trial beside the record, but has none."
+        for system in ("model", "shuffled-eeg")
+    ]
+
+
+def test_parts_of_predicted_responses_are_means_over_many_trials() -> None:
+    metric = registry.metrics.get("pearson_r")
+    values = np.array([0.1, 0.2, 0.4])
+    interval = stats.cluster_interval(values, np.arange(3))
+    assert interval is not None
+    value = Value(value=float(values.mean()), n=600, n_units=3, interval=(interval.low, interval.high))
+    parts = units.Trials(np.array(["a", "b", "c"]), np.array(["a", "b", "c"]), values)
+    assert list(verify._aggregate(value, parts, metric)) == []
+    assert list(verify._aggregate(value, parts, registry.metrics.get("logistic_accuracy"))) == [
+        "says 600 trials, but has values of 3."
+    ]
+    (few,) = verify._aggregate(value.model_copy(update={"n": 2}), parts, metric)
+    assert few == "says 2 trials, but has values of 3."
+
+
 def test_what_a_board_of_ones_own_takes() -> None:
     for path, value, allowed in (
         ("status", "partial", Allowed(partial=True)),
