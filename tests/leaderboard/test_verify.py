@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from leaderboard import hubboard, submission, units
+from leaderboard import hubboard, submission, units, verify
 from leaderboard.board import FsBoard
 from leaderboard.pushing import choose
 from leaderboard.submission import Submission, read_submission, refuse_paths
