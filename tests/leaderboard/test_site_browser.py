@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from leaderboard.board import FsBoard
 from leaderboard.site import Cards, build_site, stem
+from leaderboard.standing import note_of
 from tests.conftest import build_record
 from tests.leaderboard.test_site import BOARD, EVIL, OBJECTS, lay_samples
 from zoo.cli import app
@@ -48,6 +49,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hostile = build_record("stranger", 0.2, values={EVIL: Value(value=0.5, signature=EVIL, higher_is_better=True)})
     made = hostile.provenance.model_copy(update={"command": EVIL, "hardware": EVIL, "weights_source": EVIL})
     board.push(hostile.model_copy(update={"provenance": made}))
+    gone = build_record("taken-back", 0.5)
+    board.push(gone)
+    board.note(note_of(gone, "retracted", by="somebody", reason="trained on the test role"))
     cards = Cards(
         datasets=[{"id": "phantom", "title": "Generated EEG", "hosts": "everything", "citation": "C & D (2020)"}]
     )
@@ -196,6 +200,13 @@ def test_strangers_stay_text(visit: Open, site: Path) -> None:
         assert page.locator("main img, main script").count() == 0
         assert EVIL in page.locator("#provenance").text_content()
         assert page.get_by_text("onerror=alert(1)").count() >= 3
+
+
+def test_a_record_that_was_taken_back_says_why(visit: Open) -> None:
+    with visit(f"#/track/{TRACK}?q=taken") as page:
+        row = page.locator(".ranked .tabulator-row")
+        assert "taken-back" not in names(page)
+        assert "retracted: trained on the test role (somebody)" in row.text_content()
 
 
 def test_an_address_that_leads_nowhere_says_so(visit: Open) -> None:

@@ -16,7 +16,7 @@ const tables = (() => {
     const row = cell.getData();
     const label = row.kind === "control" ? row.name.replace(/^control: /, "") : row.name;
     return h("span.who", h("a", { href: path("record", row.rec) }, label), row.kind === "control" ? h("small", "control") : null, row.state ? h("span.badge.confounded", { title: row.why ?? "" }, row.state) : null,
-row.twin ? h("small", row.rec.slice(0, 7)) : null, row.seed ? h("small", `seed ${row.seed}`) : null);
+row.twin ? h("small", row.rec.slice(0, 7)) : null, row.seed ? h("small", `seed ${row.seed}`) : null, row.kind === "unscored" ? h("small", row.reason ?? "no score") : null);
   }
 
   /** A value with its interval drawn below, on a scale that all rows share. */
