@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.models.filling import filled
 from tests.models.resuming import check_resuming
-from tests.models.test_retrieval_encoders import filled
 from zoo import conversion, registry, weights
 from zoo.datasets import base, phantom_things
 from zoo.errors import IntegrityError, MissingError, UsageError

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import zoo
+from tests.models.filling import filled
 from tests.models.resuming import check_resuming
 from tests.models.retrieval import SPEC, found, training
 from zoo import weights
@@ -48,31 +48,6 @@ TOLERANCE = 1e-5
 
 def spec(n_channels: int = 63, n_times: int = 250) -> EEGSpec:
     return EEGSpec(ch_names=tuple(f"E{i}" for i in range(n_channels)), sfreq=250, tmin=0, n_times=n_times, unit="a.u.")
-
-
-def hashed(name: str, n: int) -> np.ndarray:
-    """The fixture's numbers in [-1, 1): a hash of a tensor's name and flat index, float64."""
-    mask = np.uint64(0xFFFFFFFF)
-    h = (np.arange(n, dtype=np.uint64) * np.uint64(2654435761) + np.uint64(zlib.crc32(name.encode()))) & mask
-    for factor in (0x85EBCA6B, 0xC2B2AE35):
-        h ^= h >> np.uint64(16 if factor == 0x85EBCA6B else 13)
-        h = h * np.uint64(factor) & mask
-    h ^= h >> np.uint64(16)
-    return np.asarray(2 * (h / 2**32) - 1)
-
-
-def filled(name: str, like: Tensor) -> Tensor:
-    """What the fixture's formula puts into a tensor of this name and shape."""
-    r, last = hashed(name, like.numel()).reshape(like.shape), name.rpartition(".")[2]
-    if last == "num_batches_tracked":
-        return like
-    if last == "running_var":
-        values = 1 + 0.5 * r
-    elif last == "weight":
-        values = r * np.sqrt(3 / np.prod(like.shape[1:])) if like.ndim > 1 else 1 + 0.1 * r
-    else:
-        values = (0.1 if last in ("bias", "running_mean") else 0.02) * r
-    return torch.from_numpy(np.asarray(values, dtype=np.float32))
 
 
 def made(network: str, n_channels: int = 63, **overrides: Any) -> RetrievalEncoder:
