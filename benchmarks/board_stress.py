@@ -112,7 +112,8 @@ def stress(
 
     Args:
         server: The running stand-in of the Hub, which the settings of this process name.
-        share: Of the requests that write, how many go wrong; of others, an eighth of it.
+        share: How many of the requests that prepare a commit go wrong; of commits and merges four times as many, of
+            requests that only read an eighth.
     """
     from leaderboard.board import FsBoard
     from leaderboard.derived import derived
@@ -126,9 +127,9 @@ def stress(
     made = [path for w, home in enumerate(homes) for path in make_records(home, w, records)]
 
     def trouble(line: str) -> Any:
-        if rng.random() > (share if line.startswith("POST") else share / 8):
-            return None
         writes = "/commit/" in line or line.endswith("/merge")
+        if rng.random() > (4 * share if writes else share if line.startswith("POST") else share / 8):
+            return None
         kind = rng.choice([409, 412, 500, "lose", "hang"] if writes else [500, "lose"])
         injected[str(kind)] += 1
         return kind
