@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from tests.cell_worker import CHUNK, REVISIONS, ROWS, SPLIT
@@ -24,10 +26,11 @@ from zoo import launch, store
 from zoo import sweep as sweep_module
 from zoo.cells import Cell, Cells, Ended, Now, Options
 from zoo.cli import app
+from zoo.cli.sweep import _table
 from zoo.errors import IntegrityError, UnknownNameError, UsageError
 from zoo.launch import Here
 from zoo.record import Record
-from zoo.sweep import Event, Measured, Sweep, Watch, cost, plan, renewed, run
+from zoo.sweep import Event, Measured, Status, Sweep, Watch, cost, plan, renewed, run
 
 WORKER = (sys.executable, str(Path(__file__).with_name("cell_worker.py")))
 
@@ -379,6 +382,22 @@ def test_the_command_runs_says_and_resumes(tmp_path: Path, light: None) -> None:
     assert [line for line in again.stderr.splitlines() if line.startswith(("done", "failed"))] == [
         "failed: syncnet.small phantom subject-out seed 1: this model needs 3 channels, but the dataset offers 2; "
         "choose another."
+    ]
+
+
+def test_one_table_says_what_runs_what_failed_and_what_is_left(tmp_path: Path) -> None:
+    sweep = a_sweep(tmp_path, 3)
+    now = Now(where="node7 41", attempt=1, what="training gan (d 0.5)", done=1, total=4, seconds={}, here=1.0)
+    counts: dict[Any, int] = {"queued": 1, "running": 1, "done": 0, "failed": 1}
+    status = Status(counts, [(sweep.cells[0], now)], [(sweep.cells[1], "it [broke]")], 5400.0, 90.0, 7200.0)
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(_table(sweep, status, failures=5))
+    assert [line.rstrip() for line in console.export_text().splitlines()] == [
+        f"sweep {sweep.id}",
+        "cell                              doing         of it  on",
+        "alpha phantom subject-out seed 0  training gan  25%    node7 41",
+        "failed: alpha phantom subject-out seed 1: it [broke]",
+        "1 queued, 1 running, 0 done, 1 failed; about 1 h 30 min left; 2 min computed, 2.00 GPU hours",
     ]
 
 
