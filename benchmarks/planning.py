@@ -15,13 +15,14 @@ import argparse
 import importlib.util
 import json
 import math
+import multiprocessing
 import os
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -44,15 +45,13 @@ TRAINED = 0.7
 SEEDS = 3
 TRIALS = 500
 """Test trials that images are made for: the usual number of tracks."""
-STEP_SECONDS, LONGEST = 3.0, 150
+STEP_SECONDS, LONGEST = 0.7, 150
 REPLICATED, SINGLE = ("model", "shuffled-eeg"), ("other-subject", "gaussian-eeg", "random-codebook")
 """Systems whose images are made for every replicate, and once."""
 MEMORY = 4 * 2**30
 """What takes more is not measured here."""
-KNOWN = {
-    (row["model"], row["phase"]): row["seconds"]
-    for row in json.loads((ROOT / "benchmarks" / "results" / "full_size_steps-cpu.json").read_text())
-}
+FULL_SIZE = json.loads((ROOT / "benchmarks" / "results" / "full_size_steps-cpu.json").read_text())
+KNOWN = {(row["model"], row["phase"]): row["seconds"] for row in FULL_SIZE}
 """Seconds of the first step of full-size phases (benchmarks/full_size_steps.py)."""
 MOMENTS = 4
 """Checkpoints of training hold weights, two moments of Adam, and the best state."""
@@ -68,18 +67,21 @@ def dataset_of(card: ModelCard) -> DatasetCard:
 
 
 def seconds_of(call: Callable[[], object], device: str, *, at_least: int = 1) -> float:
-    """Median of a few calls, or of one if it takes long."""
-    import torch
+    """Median of a few calls, or of one if it takes long: CPU seconds of one thread, which other work hardly moves."""
+
+    def clock() -> float:
+        if device == "cpu":
+            return time.process_time()
+        import torch
+
+        torch.cuda.synchronize()
+        return time.perf_counter()
 
     found: list[float] = []
     while len(found) < at_least or (sum(found) < STEP_SECONDS and len(found) < 5):
-        if device == "cuda":
-            torch.cuda.synchronize()
-        begun = time.perf_counter()
+        begun = clock()
         call()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        found.append(time.perf_counter() - begun)
+        found.append(clock() - begun)
     return median(found[1:] or found)
 
 
@@ -139,7 +141,8 @@ def a_model(name: str, device: str) -> dict[str, Any]:
     )
     found["phases"] = phases(card, net, data, device)
     found["checkpoint_bytes"] = MOMENTS * found["weight_bytes"]
-    found["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    peaks = [row["peak_mb"] for row in FULL_SIZE if row["model"] == name]
+    found["peak_mb"] = max([round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024), *peaks])
     return found
 
 
@@ -189,9 +192,10 @@ def a_metric(name: str, device: str) -> dict[str, Any]:
     card = registry.metrics.get(name)
     if card.extractor is not None:
         arrays.WIDTH = min(4096, extractor_card(card.extractor).outputs[card.output])
-    given = arrays.arrays(card, TRIALS)
+    n = max(TRIALS, card.min_n)
+    given = arrays.arrays(card, n)
     seconds = seconds_of(lambda: arrays.value(card, given), device)
-    return {"seconds": seconds, "n": TRIALS, "seconds_per_sample": seconds / TRIALS}
+    return {"seconds": seconds, "n": n, "seconds_per_sample": seconds / n}
 
 
 MEASURES = {"models": a_model, "extractors": an_extractor, "metrics": a_metric}
@@ -211,26 +215,48 @@ def names() -> Iterator[tuple[str, str]]:
 def measure(device: str, only: list[str]) -> None:
     path = ROOT / "benchmarks" / "results" / f"planning-{device}.json"
     result: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    threads = "1" if device == "cpu" else os.environ.get("OMP_NUM_THREADS", "1")
-    environment = {**os.environ, "OMP_NUM_THREADS": threads}
     for kind, name in names():
         done = result.setdefault(kind, {}).get(name)
         if (only and name not in only) or (done is not None and not only):
             continue
-        words = [sys.executable, __file__, "one", kind, name, "--device", device]
         load = os.getloadavg()[0]
-        try:
-            ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=LONGEST)
-        except subprocess.TimeoutExpired:
-            found = {"not_measured": f"took longer than {LONGEST} s"}
-        else:
-            last = (ran.stderr.strip().splitlines() or ["without a word"])[-1]
-            found = json.loads(ran.stdout) if ran.returncode == 0 else {"not_measured": last[:200]}
+        found = apart(kind, name, device)
         result[kind][name] = {**found, "load": round(load, 1)}
         result |= {"hardware": provenance.cpu_name() if device == "cpu" else provenance.hardware(device)}
         result["packages"] = provenance.versions()
         write_json(path, result)
         print(kind, name, json.dumps(found)[:160], flush=True)
+
+
+def apart(kind: str, name: str, device: str) -> dict[str, Any]:
+    """Measure in a process of its own: forked on a cpu, so that torch is imported once, started anew for a GPU."""
+    context = multiprocessing.get_context("fork" if device == "cpu" else "spawn")
+    mine, its = context.Pipe(duplex=False)
+    process = context.Process(target=answer, args=(its, kind, name, device))
+    process.start()
+    its.close()
+    found: dict[str, Any] = {"not_measured": f"took longer than {LONGEST} s"}
+    if mine.poll(LONGEST):
+        try:
+            found = mine.recv()
+        except EOFError:
+            process.join()
+            found = {"not_measured": f"its process ended with {process.exitcode}"}
+    process.kill()
+    process.join()
+    return found
+
+
+def answer(pipe: Connection, kind: str, name: str, device: str) -> None:
+    import torch
+
+    if device == "cpu":
+        torch.set_num_threads(1)
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    try:
+        pipe.send(MEASURES[kind](name, device))
+    except Exception as error:
+        pipe.send({"not_measured": f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"})
 
 
 # ---- the board
@@ -291,8 +317,22 @@ def cell_cost(found: dict[str, Any], track: TrackCard, result: dict[str, Any]) -
     }
 
 
+def results(device: str) -> dict[str, Any]:
+    """What was measured; Inception by its own benchmark, where its weights were."""
+    folder = ROOT / "benchmarks" / "results"
+    found: dict[str, Any] = json.loads((folder / f"planning-{device}.json").read_text())
+    other = json.loads((folder / f"extraction-{device}.json").read_text())["contenders"]["zoo"]
+    inception = extractor_card("inception-2015-12-05")
+    found["extractors"][inception.id] = {
+        "seconds": other["cpu_seconds_per_image"],
+        "bytes": 4 * sum(inception.outputs.values()),
+        "by": "benchmarks/extraction.py",
+    }
+    return found
+
+
 def page(device: str) -> str:
-    result = json.loads((ROOT / "benchmarks" / "results" / f"planning-{device}.json").read_text())
+    result = results(device)
     loads = [found["load"] for kind in MEASURES for found in result[kind].values() if "load" in found]
     lines = [
         "# Planning: what models, metrics and the whole board take",
@@ -300,10 +340,10 @@ def page(device: str) -> str:
         "Generated by `python benchmarks/planning.py page` from `benchmarks/results/planning-"
         f"{device}.json`, which `python benchmarks/planning.py measure` made.",
         "",
-        f"**Every figure is of one thread of a {result['hardware']}; none is of a GPU.** The machine had other work "
-        f"(load {min(loads):.0f} to {max(loads):.0f} on two cores), so seconds are too long rather than too short. "
-        "`measure --device cuda` on a machine with a GPU makes the same page for it; until then GPU hours can only be "
-        "had from a sweep's own cells: `zoo sweep … --dry-run` foretells from what the board has measured.",
+        f"**Every figure is of one thread of an {result['hardware']}; none is of a GPU.** Seconds are those that the "
+        f"thread computed; the machine had other work (load {min(loads):.0f} to {max(loads):.0f}), so they are rather "
+        "too long than too short. `measure --device cuda` makes the same page of a GPU; until somebody has run it, GPU "
+        "hours are only known from a sweep's own cells, by which `zoo sweep … --dry-run` foretells the rest.",
         "",
         "A network has initial weights and noise for recordings. Training is the median of a few steps of each phase "
         f"times the steps of its recipe (of full-size phases the first step, `benchmarks/full_size_steps.py`), with "
@@ -336,12 +376,14 @@ def page(device: str) -> str:
         if "not_measured" in found:
             missing.setdefault("their weights are not on this machine", []).append(name)
         else:
-            lines.append(f"| {name} | {ms(found['seconds'])} | {found['bytes']:,} |")
+            by = f" (`{found['by']}`, quiet machine)" if "by" in found else ""
+            lines.append(f"| {name}{by} | {ms(found['seconds'])} | {found['bytes']:,} |")
     lines += [
         "",
         "## Metrics",
         "",
-        f"One value over {TRIALS} samples, from features; a record has one for the model and one for each control.",
+        f"One value over {TRIALS} samples (or the fewest that it takes), from features; a record has one for the "
+        "model and one for each control.",
         "",
         "| metric | seconds | ms per sample |",
         "|---|---|---|",
@@ -408,17 +450,11 @@ def board_page(result: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("measure", "page", "one"))
-    parser.add_argument("names", nargs="*")
+    parser.add_argument("what", choices=("measure", "page"))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--only", nargs="*", default=[])
     given = parser.parse_args()
-    if given.what == "one":
-        kind, name = given.names
-        if given.device == "cpu":
-            resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-        print(json.dumps(MEASURES[kind](name, given.device)))
-    elif given.what == "measure":
+    if given.what == "measure":
         measure(given.device, given.only)
     else:
         (ROOT / "docs" / "planning.md").write_text(page(given.device), encoding="utf-8")
