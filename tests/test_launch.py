@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from zoo import launch
-from zoo.errors import MissingError, UsageError
+from zoo.errors import MissingError, UsageError, ZooError
 from zoo.launch import Executor, Here, Job, Slurm, Task, died, last_words, torchrun, visible_gpus
 
 SAYS = (sys.executable, "-S", "-c")
@@ -136,6 +136,8 @@ def test_jobs_that_leave_the_queue_without_a_word_have_ended(tmp_path: Path, mon
     programs(tmp_path / "bin", monkeypatch, squeue="echo cannot contact the controller >&2; exit 1")
     assert {name: job.state for name, job in slurm.poll().items()} == {"a": "running", "b": "queued", "c": "running"}
     again = Slurm(tmp_path / "jobs")
+    with pytest.raises(ZooError, match=r"^squeue must say which jobs are in the queue before any is sent, but it does"):
+        again.start(tasks)
     programs(tmp_path / "bin", monkeypatch, squeue=f"cat {queue}")
     again.start(tasks)
     assert sent.read_text() == script, "what is in the queue is not sent again"

@@ -23,7 +23,7 @@ from types import FrameType
 from typing import Any, Literal
 from uuid import uuid4
 
-from zoo.errors import MissingError, UsageError
+from zoo.errors import MissingError, UsageError, ZooError
 from zoo.store import read_json, write_json
 
 PLAIN = (sys.executable, "-m", "zoo")
@@ -290,7 +290,12 @@ class Slurm(Executor):
         """Send what is not in SLURM's queue already, at most a thousand jobs an array, arrays one after the other."""
         self._tasks |= {task.name: task for task in tasks}
         self._ask(fresh=True)
-        new = [task for task in tasks if self._jobs.get(task.name) not in (self._queue or {})]
+        if self._queue is None:
+            raise ZooError(
+                "squeue must say which jobs are in the queue before any is sent, but it does not answer; try the same "
+                "command again later."
+            )
+        new = [task for task in tasks if self._jobs.get(task.name) not in self._queue]
         before = None
         for first in range(0, len(new), ARRAY):
             part = new[first : first + ARRAY]
