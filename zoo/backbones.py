@@ -58,7 +58,7 @@ def backbone_card(name: str) -> BackboneCard:
             f"{did_you_mean(name, known)}"
         )
     with torch.device("meta"):
-        net = _construct(name)
+        net = construct(name)
     config = getattr(net, "default_cfg", {})
     mean, std = config.get("mean", IMAGENET[0]), config.get("std", IMAGENET[1])
     if library == "timm":
@@ -71,22 +71,29 @@ def backbone_card(name: str) -> BackboneCard:
     )
 
 
-def _construct(where: str) -> Any:
-    """The untrained network at ``timm:NAME`` or ``torchvision:NAME``; weights come from torch's generator."""
+def construct(where: str, n_out: int | None = None) -> Any:
+    """The untrained network at ``timm:NAME`` or ``torchvision:NAME``; weights come from torch's generator.
+
+    Args:
+        n_out: Outputs of its last layer, if not those of ImageNet.
+
+    Raises:
+        UsageError: There is none of this name.
+    """
     library, _, name = where.partition(":")
+    options: dict[str, Any] = {} if n_out is None else {"num_classes": n_out}
     try:
         if library == "timm":
             import timm
 
-            return timm.create_model(name, pretrained=False)
+            return timm.create_model(name, pretrained=False, **options)
         from torchvision.models import get_model
 
-        options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+        options |= {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
         return get_model(name, weights=None, **options)
     except (RuntimeError, ValueError) as error:
-        raise UsageError(
-            f"{library} must have a network {name!r}, but it says: {str(error).splitlines()[0]}."
-        ) from error
+        why = str(error).splitlines()[0].rstrip(".")
+        raise UsageError(f"{library} must have a network {name!r}, but it says: {why}.") from error
 
 
 class Backbone(nn.Module):
@@ -105,7 +112,7 @@ class Backbone(nn.Module):
         if unknown := [layer for layer in layers if layer not in self.card.layers]:
             raise UsageError(f"{name} has no layer {unknown[0]!r}; its layers are: {', '.join(self.card.layers)}.")
         self.layers = {layer: self.card.layers[layer] for layer in layers or tuple(self.card.layers)}
-        self.net = _construct(self.card.constructor).eval().requires_grad_(False)
+        self.net = construct(self.card.constructor).eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> Backbone:
         """Stays in inference mode: what it makes of a picture must not depend on other pictures."""

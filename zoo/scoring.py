@@ -356,10 +356,9 @@ def _compare(card: MetricCard, side: ResponseSide, name: str) -> Scored:
     """
     function = registry.load_object(card.function)
 
-    def measure(
-        part: Compared, rows: np.ndarray | slice = slice(None), kept: np.ndarray | slice = slice(None)
-    ) -> Score:
-        arrays = {"predicted": part.predicted[rows], "observed": part.observed[rows][:, kept]}
+    def measure(part: Compared, rows: np.ndarray | slice = slice(None), kept: np.ndarray | None = None) -> Score:
+        some = slice(None) if kept is None else kept[kept < part.observed.shape[1]]
+        arrays = {"predicted": part.predicted[rows], "observed": part.observed[rows][:, some]}
         found = function(**{argument: arrays[array] for argument, array in card.needs.items()}, **card.params)
         return found if isinstance(found, Score) else Score(float(found))
 
@@ -395,7 +394,7 @@ def _compare(card: MetricCard, side: ResponseSide, name: str) -> Scored:
             elif len(shown) - -(-len(shown) // 10) >= card.min_n:
                 interval = stats.jackknife_interval(lambda rows: over(rows=rows), len(shown))
         elif side.resample == "repetitions":
-            interval = stats.jackknife_interval(lambda kept: over(kept=kept), min(repetitions))
+            interval = stats.jackknife_interval(lambda kept: over(kept=kept), max(repetitions))
     except UsageError:  # too few are left once some are left out
         interval = None
     chance, test = _chance(card, next(iter(scores.values())), None), None
