@@ -448,13 +448,23 @@ def test_values_that_cannot_be_compared_are_refused(
     assert str(error.value) == f"{beside} must hold one finite value per trial, but does not for accuracy."
 
 
-@pytest.mark.parametrize("data", [b"no parquet", parquet(ROWS, ("a", "b", "c", "d", "e"))], ids=["text", "columns"])
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"no parquet", "must be parquet with the values per trial, but is not: "),
+        (
+            parquet(ROWS, ("a", "b", "c", "d", "e")),
+            r"must have the columns system, metric, trial_id, unit, value, but has a, b, c, d, e\.$",
+        ),
+    ],
+    ids=["text", "columns"],
+)
 def test_other_files_beside_a_record_are_refused(
-    board: FsBoard, make_record: Make, tmp_path: Path, data: bytes
+    board: FsBoard, make_record: Make, tmp_path: Path, data: bytes, sentence: str
 ) -> None:
     record = push(board, make_record(), data)
     path = f"{tmp_path}/records/{record.name}"
-    with pytest.raises(UsageError, match=r"units\.parquet must be parquet with the values per trial, but is not: "):
+    with pytest.raises(UsageError, match=rf"units\.parquet {sentence}"):
         read_trials(path, record)
     with pytest.raises(IntegrityError) as error:
         read_trials(path, make_record("another"))
