@@ -53,6 +53,13 @@ MEMORY = 4 * 2**30
 FULL_SIZE = json.loads((ROOT / "benchmarks" / "results" / "full_size_steps-cpu.json").read_text())
 KNOWN = {(row["model"], row["phase"]): row["seconds"] for row in FULL_SIZE}
 """Seconds of the first step of full-size phases (benchmarks/full_size_steps.py)."""
+WORDS = {
+    "train": "training",
+    "encode": "encoding EEG",
+    "generate": "making images",
+    "see": "looking at images with extractors",
+    "score": "scoring",
+}
 MOMENTS = 4
 """Checkpoints of training hold weights, two moments of Adam, and the best state."""
 
@@ -91,7 +98,7 @@ def look(extractor: str, output: str, pictures: Any) -> np.ndarray:
     return np.random.default_rng(1).standard_normal((len(pictures), width), dtype=np.float32)
 
 
-def a_model(name: str, device: str) -> dict[str, Any]:
+def a_model(name: str, device: str, say: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     """Seconds per trial, per image and per training step; bytes of weights, features and checkpoints."""
     import torch
 
@@ -139,8 +146,10 @@ def a_model(name: str, device: str) -> dict[str, Any]:
     found["kind"] = next(
         kind.__name__ for kind in (Reconstructor, Retriever, Classifier, EncodingModel, object) if isinstance(net, kind)
     )
-    found["phases"] = phases(card, net, data, device)
     found["checkpoint_bytes"] = MOMENTS * found["weight_bytes"]
+    found["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    say(found | {"phases": {"not_measured": f"took longer than {LONGEST} s"}})
+    found["phases"] = phases(card, net, data, device)
     peaks = [row["peak_mb"] for row in FULL_SIZE if row["model"] == name]
     found["peak_mb"] = max([round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024), *peaks])
     return found
@@ -167,7 +176,7 @@ def phases(card: ModelCard, net: Any, data: Any, device: str) -> list[dict[str, 
         return {"not_measured": f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"}
 
 
-def an_extractor(name: str, device: str) -> dict[str, Any]:
+def an_extractor(name: str, device: str, say: object) -> dict[str, Any]:
     """Seconds and bytes per image of 64 pixels."""
     from zoo.metrics.features import load_extractor
 
@@ -181,7 +190,7 @@ def an_extractor(name: str, device: str) -> dict[str, Any]:
     }
 
 
-def a_metric(name: str, device: str) -> dict[str, Any]:
+def a_metric(name: str, device: str, say: object) -> dict[str, Any]:
     """Seconds of one value over the usual number of trials, as its interval is not: that takes as long or less."""
     path = ROOT / "tests" / "metrics" / "test_every_metric.py"
     spec = importlib.util.spec_from_file_location("every_metric", path)
@@ -236,12 +245,14 @@ def apart(kind: str, name: str, device: str) -> dict[str, Any]:
     process.start()
     its.close()
     found: dict[str, Any] = {"not_measured": f"took longer than {LONGEST} s"}
-    if mine.poll(LONGEST):
+    until, said = time.monotonic() + LONGEST, False
+    while mine.poll(max(0.0, until - time.monotonic())):
         try:
-            found = mine.recv()
+            found, said = mine.recv(), True
         except EOFError:
             process.join()
-            found = {"not_measured": f"its process ended with {process.exitcode}"}
+            found = found if said else {"not_measured": f"its process ended with {process.exitcode}"}
+            break
     process.kill()
     process.join()
     return found
@@ -254,7 +265,7 @@ def answer(pipe: Connection, kind: str, name: str, device: str) -> None:
         torch.set_num_threads(1)
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     try:
-        pipe.send(MEASURES[kind](name, device))
+        pipe.send(MEASURES[kind](name, device, pipe.send))
     except Exception as error:
         pipe.send({"not_measured": f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"})
 
@@ -393,24 +404,35 @@ def page(device: str) -> str:
             missing.setdefault(found["not_measured"], []).append(name)
         else:
             lines.append(f"| {name} | {found['seconds']:.3g} | {ms(found['seconds_per_sample'])} |")
+    for kind, name in names():
+        if name not in result[kind]:
+            missing.setdefault("not yet; `python benchmarks/planning.py measure` goes on", []).append(name)
     lines += ["", "## Not measured", ""]
     lines += [f"- {', '.join(found)}: {reason}" for reason, found in missing.items()] or ["Nothing."]
     return "\n".join([*lines, "", *board_page(result)]) + "\n"
+
+
+def price(cost: dict[str, float]) -> float:
+    return sum(cost[part] for part in WORDS)
 
 
 def board_page(result: dict[str, Any]) -> list[str]:
     planned = cells()
     known = [(model, track) for model, track in planned if "weight_bytes" in result["models"].get(model.id, {})]
     costs = [(model, track, cell_cost(result["models"][model.id], track, result)) for model, track in known]
-    parts = ("train", "encode", "generate", "see", "score")
+    parts = tuple(WORDS)
     totals = {part: SEEDS * sum(cost[part] for _, _, cost in costs) for part in (*parts, "bytes")}
     together = sum(totals[part] for part in parts)
     small = [cost for model, _, cost in costs if ".small" in model.id or "-small" in model.id]
-    few = SEEDS * sum(sum(cost[part] for part in parts) for cost in small)
+    few = SEEDS * sum(price(cost) for cost in small)
     few_bytes = SEEDS * sum(cost["bytes"] for cost in small)
     years = together / 3600 / 24 / 365
-    heaviest = sorted(costs, key=lambda cost: -sum(cost[2][part] for part in parts))[:5]
-    peak = max(result["models"][model.id]["peak_mb"] for model, _ in known)
+    dear = {model.id: (model, track, cost) for model, track, cost in sorted(costs, key=lambda c: price(c[2]))}
+    heaviest = sorted(dear.values(), key=lambda found: -price(found[2]))[:5]
+    peak, hungry = max((result["models"][model.id]["peak_mb"], model.id) for model, _ in known)
+    largest = max(parts, key=lambda part: totals[part])
+    held = [result["models"][model.id] for model, _ in known]
+    kept = SEEDS * sum(found["weight_bytes"] + found["checkpoint_bytes"] for found in held)
     return [
         "## The whole board, and ten times it",
         "",
@@ -426,22 +448,20 @@ def board_page(result: dict[str, Any]) -> list[str]:
         f"| ten times | {together / 360:,.0f} | {size(10 * totals['bytes'])} |",
         "",
         "The dearest cells: "
-        + "; ".join(
-            f"{model.id} on {track.dataset} ({hours(sum(cost[part] for part in parts))})"
-            for model, track, cost in heaviest
-        )
+        + "; ".join(f"{model.id} on {track.dataset} ({hours(price(cost))})" for model, track, cost in heaviest)
         + ".",
+        "",
+        "What was not measured adds nothing, so these are lower bounds.",
         "",
         "### What binds first",
         "",
-        f"1. **Training of the published sizes**: {totals['train'] / together:.0%} of all time; on one thread the "
-        f"board would take {years:,.1f} years. It needs GPUs: train there, evaluate anywhere.",
-        f"2. **Memory**: the largest process here had {peak / 1000:.1f} GB; SLURM's default of 1 to 4 GB per core "
-        "kills it, so `--memory` must be given.",
-        f"3. **Disk**: {size(totals['bytes'])} for the board, {size(10 * totals['bytes'])} for ten times it; "
-        "checkpoints of training are "
-        f"{SEEDS * sum(result['models'][m.id]['checkpoint_bytes'] for m, _ in known) / totals['bytes']:.0%} "
-        "of it and may go when the weights are there (`<cache>/training`).",
+        f"1. **Time**: {WORDS[largest]} is {totals[largest] / together:.0%} of it. One thread would take {years:,.1f} "
+        f"years for the board and {10 * years:,.0f} for ten times it; the small models alone take "
+        f"{few / 3600 / 24:,.0f} days.",
+        f"2. **Memory**: {hungry} needed {peak / 1000:.1f} GB, the most here (a step of training at its published "
+        "batch, or an evaluation); a job needs `--memory` of as much and the data.",
+        f"3. **Disk**: {size(totals['bytes'])} for the board, {size(10 * totals['bytes'])} for ten times it; features "
+        f"and images are {1 - kept / totals['bytes']:.0%} of that and can be made again.",
         f"4. **Jobs**: ten times the board is {10 * SEEDS * len(planned):,} cells in "
         f"{math.ceil(SEEDS * len(planned) / 100)} arrays of 1,000; planning and looking at 10,000 cells takes seconds "
         "(`benchmarks/results/sweep_scale-cpu.json`).",
