@@ -145,7 +145,7 @@ def stress(
         settings = {**environment, "ZOO_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(words, env=settings, stderr=subprocess.DEVNULL)
 
-    started, killed = time.monotonic(), 0
+    killed = 0
     stop, log = threading.Event(), Counter[str]()
     board: Any = HubBoard(place) if hub_board else FsBoard(url)
     keeper = threading.Thread(target=keep, args=(HubBoard(place), stop, log))
@@ -166,7 +166,6 @@ def stress(
                 if process.poll() is not None:
                     assert process.returncode == 0, f"a worker ended with {process.returncode}"
                     del running[home]
-        seconds = time.monotonic() - started
         server.trouble = lambda line: None
         while hub_board and client.pulls(place, status="open"):
             time.sleep(0.2)
@@ -208,7 +207,6 @@ def stress(
         "injected": dict(sorted(injected.items())),
         "keeper": dict(sorted(log.items())),
         "tables": "equal to a clean build",
-        "seconds": round(seconds, 1),
     }
 
 
