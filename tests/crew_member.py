@@ -1,13 +1,18 @@
-"""One of several processes that train together, for tests/test_distributed.py: ``python tests/crew_member.py FOLDER``.
+"""One of several processes that work together, for tests/test_distributed.py: ``python tests/crew_member.py FOLDER``.
 
-Reads the trainings from ``cases.json`` in the folder, in the order written there; the first process writes what came
-out of each.
+Does what ``cases.json`` in the folder says: trainings one after the other, of which the first process writes what came
+out, or an evaluation. With a file ``float64`` there, everything is computed in that.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
+import os
+import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +20,12 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from zoo import distributed, registry, weights
-from zoo.errors import UsageError
+import zoo
+from zoo import distributed, registry, runner, scoring, weights
+from zoo.crew import here
+from zoo.record import Audit
 from zoo.specs import EEGSpec
+from zoo.stages import ShardsMissingError
 from zoo.training import Recipe, TrainingData, fit
 
 N_CLASSES = 4
@@ -47,8 +55,7 @@ def phases(model: str, overrides: dict[str, Any], select: str = "last") -> list[
     torch.manual_seed(0)
     classes = {"n_classes": N_CLASSES} if "n_classes" in card.preset else {}
     net = weights.build(card, SPEC, {**classes, **overrides}).train()
-    assert card.builder is not None
-    recipes = registry.load_object(card.builder.partition(":")[0] + ":recipes")
+    recipes = registry.load_object(str(card.builder).partition(":")[0] + ":recipes")
     found: list[Recipe] = recipes(net, training_data(), seed=0, select=select)
     return found
 
@@ -67,22 +74,49 @@ def traced(recipe: Recipe) -> list[list[float]]:
 
 
 def train(case: dict[str, Any], folder: Path) -> None:
-    """Every phase of a model for ``steps`` steps; tensors and losses of each go to ``folder`` under the case's name."""
+    """Every phase of a model for ``steps`` steps; losses and tensors are written under the case's name.
+
+    ``leave``: interrupt each phase half way, leave its checkpoint there, and go on.
+    ``begin``: each phase begins with the checkpoint that others left there.
+    """
     tensors: dict[str, torch.Tensor] = {}
     told: dict[str, Any] = {}
-    try:
-        for recipe in phases(case["model"], case.get("set", {}), case.get("select", "last")):
-            recipe.n_steps = min(recipe.n_steps, case["steps"])
-            trace = traced(recipe)
-            state = fit(recipe, folder / case.get("checkpoint", case["name"]), seed=0)
-            told[recipe.name] = {"best_step": state.best_step, "step": state.step, "losses": trace}
-            for name, module in recipe.modules().items():
-                tensors |= {f"{recipe.name}/{name}/{key}": value.clone() for key, value in module.state_dict().items()}
-    except UsageError as error:
-        told["refused"] = str(error)
+    checkpoints = folder / case["name"]
+    for recipe in phases(case["model"], case.get("set", {}), case.get("select", "last")):
+        recipe.n_steps = min(recipe.n_steps, case["steps"])
+        trace = traced(recipe)
+        file = f"{recipe.name}.safetensors"
+        if "leave" in case:
+            with contextlib.suppress(KeyboardInterrupt):
+                fit(recipe, checkpoints, seed=0, progress=functools.partial(stop, at=case["steps"] // 2))
+            if distributed.crew().first:
+                handed(checkpoints / file, Path(case["leave"]) / file)
+        if "begin" in case:
+            if distributed.crew().first:
+                handed(Path(case["begin"]) / file, checkpoints / file)
+            distributed.value_of_first(None)
+        state = fit(recipe, checkpoints, seed=0)
+        told[recipe.name] = {"best_step": state.best_step, "step": state.step, "losses": trace}
+        for name, module in recipe.modules().items():
+            tensors |= {f"{recipe.name}/{name}/{key}": value.clone() for key, value in module.state_dict().items()}
     if distributed.crew().first:
         save_file({key: value.contiguous() for key, value in tensors.items()}, folder / f"{case['name']}.safetensors")
         (folder / f"{case['name']}.json").write_text(json.dumps(told))
+
+
+def stop(done: int, total: int, what: str, *, at: int) -> None:
+    if done == at:
+        raise KeyboardInterrupt
+
+
+def handed(source: Path, target: Path) -> None:
+    """Copy a file, once it is there, so that it is there whole."""
+    while not source.exists():
+        time.sleep(0.05)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    hidden = target.with_suffix(".part")
+    shutil.copy(source, hidden)
+    hidden.replace(target)
 
 
 def in_float64() -> None:
@@ -93,13 +127,35 @@ def in_float64() -> None:
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
 
 
+def evaluate(case: dict[str, Any], folder: Path) -> None:
+    """An evaluation with two metrics and nothing beside the record; ``slow`` seconds are lost at every chunk."""
+    kept = ("knn_accuracy", "copy_rate-pixels-16")
+    scoring._absent = lambda card: None if card.id in kept else "left out: it takes long"
+    runner._audited = lambda plan: Audit(verdict="unknown", evidence={}, sentences=())
+    runner._draw = runner.write_gallery = lambda images, path: None  # type: ignore[attr-defined, assignment]
+    crew = here()
+
+    def progress(done: int, total: int, what: str) -> None:
+        if "(" in what and done < total:
+            (folder / f"at.{os.environ.get('CREW_HOST', '')}{crew.rank}.{what.partition(' ')[0]}").touch()
+            time.sleep(case.get("slow", 0.0))
+
+    try:
+        zoo.evaluate(case["evaluate"], "phantom", output_dir=folder, progress=progress, **case.get("options", {}))
+    except ShardsMissingError:
+        assert not crew.first
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     if (folder / "float64").exists():
         in_float64()
+    cases = json.loads((folder / "cases.json").read_text())
     with distributed.joined("cpu"):
-        for case in json.loads((folder / "cases.json").read_text()):
+        for case in [case for case in cases if "model" in case]:
             train(case, folder)
+    for case in [case for case in cases if "evaluate" in case]:
+        evaluate(case, folder)
 
 
 if __name__ == "__main__":
