@@ -152,6 +152,17 @@ def test_the_true_response_scores_what_the_phantom_says_is_the_best_there_is(
     assert of(encoded, "model", "eeg_identification_top1") > 0.5
 
 
+def test_responses_and_correlations_are_drawn_beside_the_record(data: base.EEGDataset, encoded: Record) -> None:
+    from PIL import Image
+
+    folder = data.folder.parents[1] / "board" / "records" / encoded.identity.track / encoded.identity.model
+    (path,) = folder.glob(f"{encoded.id[:12]}-{encoded.run[:8]}.json")
+    for kind in ("responses", "correlation"):
+        with Image.open(path.with_suffix(f".{kind}.png")) as picture:
+            assert min(picture.size) > 300
+            assert np.unique(np.asarray(picture.convert("L"))).size > 20  # lines, not an empty page
+
+
 def test_no_control_comes_near_except_other_people_and_the_ceiling(encoded: Record) -> None:
     assert of(encoded, "shuffled-pictures", "pearson_r") < 0.05
     assert of(encoded, "shuffled-pictures", "eeg_identification_top1") < 0.15

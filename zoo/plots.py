@@ -171,3 +171,97 @@ def _bars(axis: Any, report: LeakageReport, findings: list[Finding], title: str)
 
 def _label(question: str) -> str:
     return question.removeprefix("band_").replace("_hz", " Hz").replace("_", " ")
+
+
+def response_plot(
+    responses: Mapping[str, np.ndarray],
+    times: np.ndarray,
+    path: Path,
+    *,
+    channels: tuple[str, ...],
+    conditions: tuple[str, ...],
+    title: str,
+) -> None:
+    """Draw predicted beside recorded evoked responses as PNG: a row per condition, a column per channel.
+
+    Shape:
+        responses: name (``recorded``, ``predicted``) → (n_conditions, n_channels, n_times); times: (n_times,) seconds.
+    """
+    figure, axes = _axes(len(conditions), len(channels), title)
+    for name, made in responses.items():
+        for row, (line, condition) in enumerate(zip(axes, conditions, strict=True)):
+            for column, (axis, channel) in enumerate(zip(line, channels, strict=True)):
+                axis.plot(1000 * times, made[row, column], linewidth=1, label=name)
+                axis.axvline(0, color="black", linewidth=0.5)
+                if row == 0:
+                    axis.set_title(channel, fontsize=8)
+                if column == 0:
+                    axis.set_ylabel(condition, fontsize=8)
+    axes[0, -1].legend(fontsize=7, frameon=False)
+    axes[-1, 0].set_xlabel("ms after onset", fontsize=8)
+    _write(figure, path)
+
+
+def correlation_plot(
+    curves: Mapping[str, np.ndarray], times: np.ndarray, path: Path, *, ch_names: tuple[str, ...], title: str
+) -> None:
+    """Draw correlations as PNG: their time course over channels, with ceilings, and their place at the best time.
+
+    The head is drawn with the standard 10-20 places of the channels (MNE); without the extra ``mne``, or for channels
+    that it does not know, bars stand in its place.
+
+    Shape:
+        curves: name → (n_channels, n_times); the first is the model's, which the head shows; times: (n_times,) seconds.
+    """
+    figure, axes = _axes(1, 2, title, width=5.0, height=3.4)
+    course, head = axes[0]
+    for name, values in curves.items():
+        course.plot(1000 * times, values.mean(0), linewidth=1.2, label=name)
+    course.axhline(0, color="black", linewidth=0.5)
+    course.axvline(0, color="black", linewidth=0.5)
+    course.set(xlabel="ms after onset", ylabel="Pearson r over pictures, mean over channels")
+    course.legend(fontsize=7, frameon=False)
+    model = next(iter(curves.values()))
+    best = int(model.mean(0).argmax())
+    places = _places(ch_names)
+    if places is None:
+        head.barh(range(len(ch_names)), model[:, best])
+        head.set_yticks(range(len(ch_names)), ch_names, fontsize=6)
+    else:
+        drawn = head.scatter(*places.T, c=model[:, best], s=140, cmap="viridis")
+        for name, (x, y) in zip(ch_names, places, strict=True):
+            head.annotate(name, (x, y), fontsize=5, ha="center", va="center", color="white")
+        head.set(aspect="equal", xticks=[], yticks=[])
+        figure.colorbar(drawn, ax=head, shrink=0.8)
+    head.set_title(f"at {1000 * times[best]:.0f} ms", fontsize=9)
+    _write(figure, path)
+
+
+def _places(ch_names: tuple[str, ...]) -> np.ndarray | None:
+    """(n_channels, 2) places from above, nose up, None where they are not known."""
+    try:
+        from mne.channels import get_builtin_montages, make_standard_montage
+    except ImportError:
+        return None
+    renamed = "colin27_1005"  # what MNE calls standard_1005 from 1.13 on
+    name = renamed if renamed in get_builtin_montages() else "standard_1005"
+    known = make_standard_montage(name).get_positions()["ch_pos"]
+    if not set(ch_names) <= set(known):
+        return None
+    return np.array([known[name][:2] for name in ch_names])
+
+
+def _axes(rows: int, columns: int, title: str, *, width: float = 2.0, height: float = 1.6) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(0.6 + width * columns, 0.5 + height * rows), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=10)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _write(figure: Any, path: Path) -> None:
+    sink = io.BytesIO()
+    figure.savefig(sink, format="png")
+    write_bytes(path, sink.getvalue())

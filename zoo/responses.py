@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
 
 from zoo.audits import controls
 from zoo.errors import UsageError
+from zoo.metrics.encoding import half_splits, split_half_correlation
 from zoo.plan import FEWEST_UNITS, Plan
+from zoo.plots import correlation_plot, response_plot
 from zoo.provenance import code_sha256
 from zoo.scoring import Compared, ResponseSide
 from zoo.stages import Stage, once
@@ -193,6 +196,46 @@ class Responses:
             **plan.base_identity,
         }
         return Stage("predictions", identity, self.pictures.size, compute, "predicting EEG")
+
+    # ---- to look at
+
+    def draw(self, path: Path, *, most: int = 4) -> None:
+        """Predicted beside recorded responses of one person, and correlations by channel and time, beside ``path``.
+
+        Whole trials, whatever the window; of conditions and channels at most ``most``, those whose response is largest.
+        Correlations are means over people and need three conditions.
+        """
+        spec = self.plan.data.spec
+        times = spec.tmin + np.arange(spec.n_times) / spec.sfreq
+        title = f"{self.plan.info.model} on {self.plan.track.id}"
+        group = next(iter(self.groups))
+        recorded, predicted = self._whole(group).mean(axis=1), self.predicted(group)
+        rows, columns = (np.sort(np.argsort(-recorded.std(axis=axes))[:most]) for axes in ((1, 2), (0, 2)))
+        response_plot(
+            {name: made[np.ix_(rows, columns)] for name, made in (("recorded", recorded), ("predicted", predicted))},
+            times,
+            path.with_suffix(".responses.png"),
+            channels=tuple(spec.ch_names[column] for column in columns),
+            conditions=tuple(self._names(group)[row] for row in rows),
+            title=f"{title}, {group}",
+        )
+        fewest = min(min(part.size for part in group.values()) for group in self.groups.values())
+        if min(map(len, self.groups.values())) < 3 or fewest < 2:
+            return
+        found = [self._correlations(name) for name in self.groups]
+        names = ("predicted", "lower noise ceiling", "upper noise ceiling")
+        curves = {name: np.mean([parts[i] for parts in found], axis=0) for i, name in enumerate(names)}
+        correlation_plot(curves, times, path.with_suffix(".correlation.png"), ch_names=spec.ch_names, title=title)
+
+    def _whole(self, group: str) -> np.ndarray:
+        """As ``observed``, of whole trials."""
+        return np.stack([self.plan.data.eeg[rows] for rows in self.groups[group].values()])
+
+    def _correlations(self, group: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        observed = self._whole(group)
+        halves = half_splits(observed.shape[1], iterations=10)
+        found = split_half_correlation(predicted=self.predicted(group), observed=observed, second_half=halves)
+        return found.value, found.lower, found.upper
 
     # ---- who and what
 

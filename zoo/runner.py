@@ -237,6 +237,8 @@ def evaluate(
     path = board / "records" / record.name
     write_bytes(path.with_suffix(".units.parquet"), units)
     record.write(path)
+    if result.responses is not None:
+        result.responses.draw(path)
     if result.images is not None:
         _draw(result.images, path.with_suffix(".png"))
         write_gallery(result.images, path.with_suffix(".samples"))
@@ -333,12 +335,14 @@ class Result:
     Attributes:
         units: Columns of the per-trial values (system, metric, trial_id, unit, value).
         images: The image side, None where there is none.
+        responses: The encoding side, None where there is none.
     """
 
     values: dict[str, Value] = field(default_factory=dict)
     controls: dict[str, System] = field(default_factory=dict)
     units: list[tuple[str, str, str, str, float]] = field(default_factory=list)
     images: Images | None = None
+    responses: Responses | None = None
 
     def units_parquet(self) -> bytes:
         """The per-trial values as a parquet file, kept: making one imports pandas, which takes longer than all else."""
@@ -360,7 +364,7 @@ def _score(plan: Plan) -> Result:
 
     Every shard encodes all trials: that is quick, and what the controls do with the features needs all of them.
     """
-    sides, images, impossible = _sides(plan)
+    sides, images, responses, impossible = _sides(plan)
     systems: dict[str, dict[str, Scored]] = {}
     for name in ("model", *plan.track.controls):
         found = systems[name] = {}
@@ -379,6 +383,7 @@ def _score(plan: Plan) -> Result:
         {name: System(values=values[name]) for name in plan.track.controls},
         [row for name, found in systems.items() for row in _unit_rows(plan, name, found)],
         images,
+        responses,
     )
 
 
@@ -388,17 +393,18 @@ Sides = dict[str, Callable[[str], Any]]
 """What metrics look at → side of a system, None where it has none."""
 
 
-def _sides(plan: Plan) -> tuple[Sides, Images | None, dict[str, str]]:
+def _sides(plan: Plan) -> tuple[Sides, Images | None, Responses | None, dict[str, str]]:
     """Everything that the plan's metrics look at, stages filled; and controls that cannot be had, with the reason."""
     looks = {card.sees for card in plan.metrics}
     sides: Sides = {}
     impossible: dict[str, str] = {}
     images: Images | None = None
+    responses: Responses | None = None
     if "responses" in looks:
-        responses = Responses(plan)
+        predicted = responses = Responses(plan)
         impossible |= responses.impossible
         _fill(plan, responses.stages)
-        sides["responses"] = lambda name: responses.side(name) if responses.has(name) else None
+        sides["responses"] = lambda name: predicted.side(name) if predicted.has(name) else None
     if "gallery" in looks:
         queries = Queries(plan)
         impossible |= queries.impossible
@@ -417,7 +423,7 @@ def _sides(plan: Plan) -> tuple[Sides, Images | None, dict[str, str]]:
 
         sides["eeg"] = eeg_side
         sides["images"] = lambda name: made.side(name) if made is not None and made.has(name) else None
-    return sides, images, impossible
+    return sides, images, responses, impossible
 
 
 def _fill(plan: Plan, needed: Iterable[Stage]) -> None:
