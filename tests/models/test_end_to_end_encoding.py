@@ -58,7 +58,7 @@ def test_parameters_are_counted_as_published() -> None:
     tiny = EEGSpec(ch_names=eeg.ch_names, sfreq=100, tmin=0, n_times=2)
     with torch.device("meta"):
         pair = weights.build(registry.models.get("end-to-end-encoding.per-time"), tiny)
-    assert [sum(p.numel() for p in net.parameters()) for net in pair.nets] == [one, one]  # type: ignore[union-attr, arg-type]
+    assert [sum(p.numel() for p in net.parameters()) for net in pair.nets] == [one, one]  # type: ignore[union-attr]
 
 
 def test_brightness_is_learnt_and_the_best_pass_on_validation_is_kept(tmp_path: Path) -> None:

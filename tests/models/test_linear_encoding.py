@@ -13,7 +13,16 @@ from zoo.backbones import Backbone, backbone_card, widths
 from zoo.errors import UsageError
 from zoo.metrics.base import extractor_card
 from zoo.metrics.features import load_extractor
-from zoo.models.linear_encoding import LinearEncodingConfig, Reducer, build, polynomial, principal, recipes, solve
+from zoo.models.linear_encoding import (
+    LinearEncoding,
+    LinearEncodingConfig,
+    Reducer,
+    build,
+    polynomial,
+    principal,
+    recipes,
+    solve,
+)
 from zoo.models.recipes import mean_responses
 from zoo.specs import EEGSpec
 from zoo.training import TrainingData, fit
@@ -163,14 +172,16 @@ def test_parameters_are_counted_as_published() -> None:
     with torch.device("meta"):
         model = weights.build(registry.models.get("linear-encoding"), registry.datasets.get("things-eeg2").eeg)  # type: ignore[arg-type]
         lite = weights.build(registry.models.get("linear-encoding:efficientnet-lite0"), SPEC)
+    assert isinstance(model, LinearEncoding)
+    assert isinstance(lite, LinearEncoding)
     assert [sum(p.numel() for p in readout.parameters()) for readout in model.readout] == [1_701_700]
-    assert model.reducer[0].basis.shape == (16_540, 205_672)
+    assert dict(model.reducer[0].named_buffers())["basis"].shape == (16_540, 205_672)
     assert widths("alexnet") == {
         "maxpool1": 46_656, "maxpool2": 32_448, "ReLU3": 64_896, "ReLU4": 43_264, "maxpool5": 9_216,
         "ReLU6": 4_096, "ReLU7": 4_096, "fc8": 1_000,
     }  # fmt: skip
     assert list(widths("resnet50").values()) == [802_816, 401_408, 200_704, 100_352, 1_000]
-    assert lite.readout[0].weight.shape == (15, 210)
+    assert dict(lite.readout.named_parameters())["0.weight"].shape == (15, 210)
 
 
 def test_a_packaged_network_has_the_features_of_its_extractor() -> None:
