@@ -254,6 +254,25 @@ def test_what_a_model_can_do_decides_its_track(data: base.EEGDataset) -> None:
     assert (encoding.headline, retrieval.headline) == ("pearson_r", "eeg_retrieval_10way")
 
 
+def test_over_repetitions_tenths_are_left_out_of_every_group_whatever_its_size() -> None:
+    rng = np.random.default_rng(0)
+    signal = rng.standard_normal((2, 4, 9))
+    parts = {
+        name: scoring.Compared(signal, signal[:, None] + 2 * rng.standard_normal((2, n, 4, 9)), ("face", "house"))
+        for name, n in (("a", 40), ("b", 53))
+    }
+    groups = {name: (lambda part=part: part) for name, part in parts.items()}
+    side = scoring.ResponseSide({}, groups, "repetitions")
+    value = scoring._compare(registry.metrics.get("evoked_r"), side, "signature").value
+    assert value.value is not None
+    assert value.interval is not None
+    assert (value.n, value.n_units, value.interval_method) == (4, 10, "jackknife, 10 groups")
+    assert np.mean(value.interval) == pytest.approx(value.value)
+    assert value.interval[0] > 0
+    few = scoring._compare(registry.metrics.get("pearson_r"), side, "signature").value
+    assert (few.value, few.reason) == (None, "needs at least 3 images, got 2")
+
+
 @pytest.mark.parametrize("task", ["encoding", "retrieval"])
 def test_released_tracks_name_splits_and_metrics_that_exist(task: str) -> None:
     cards = [card for card in registry.tracks.cards() if card.task == task]
