@@ -198,5 +198,6 @@ def test_nan_in_a_file_is_refused(tmp_path: Path) -> None:
     text = json.dumps({"id": RECORD.id, **changed("values/fid/value", float("nan"))})
     assert "NaN" in text
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(UsageError, match=r"it holds NaN, which is no number; null with a reason says that there is none$"):
+    told = r"it holds NaN, which is no number; null with a reason says that there is none$"
+    with pytest.raises(UsageError, match=told):
         Record.read(tmp_path / "x.json")
