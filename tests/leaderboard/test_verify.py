@@ -10,7 +10,6 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +125,7 @@ def good() -> Submission:
         controls={"shuffled-eeg": System(values=measured("shuffled-eeg"))},
         units_sha256=hashlib.sha256(data).hexdigest(),
         provenance=Provenance(
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created="2026-11-21T12:00:00+00:00",
             command="zoo eval mine.small --dataset tiny",
             git="a" * 40,
             dirty=False,
