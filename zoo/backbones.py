@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,11 @@ class BackboneCard(Spec):
     """One image network.
 
     Attributes:
-        constructor: ``timm:NAME`` or ``torchvision:NAME``.
+        constructor: ``timm:NAME``, ``torchvision:NAME``, or ``pixels:N`` for mean colours of N × N fields.
         size: Height and width of the pictures it is given.
         mean, std: Of each colour, in [0, 1], taken off and divided by.
         layers: Name → module, in the order of computation.
-        file: Its weights; null for one that starts from random ones.
+        file: Its weights; null for one that starts from random ones, or has none.
     """
 
     id: str
@@ -81,6 +82,8 @@ def construct(where: str, n_out: int | None = None) -> Any:
         UsageError: There is none of this name.
     """
     library, _, name = where.partition(":")
+    if library == "pixels":
+        return nn.Sequential(OrderedDict(fields=nn.AdaptiveAvgPool2d(int(name))))
     options: dict[str, Any] = {} if n_out is None else {"num_classes": n_out}
     try:
         if library == "timm":
@@ -138,7 +141,7 @@ class Backbone(nn.Module):
         return {layer: found[layer] for layer in self.layers}
 
     def load(self) -> None:
-        """Put the pinned weights in, fetching them if they are not here.
+        """Put the pinned weights in, fetching them if they are not here; what has no weights stays as it is.
 
         Raises:
             UsageError: None are pinned for this network.
@@ -146,6 +149,8 @@ class Backbone(nn.Module):
             IntegrityError: They are not the pinned ones, or do not fit.
         """
         card = self.card
+        if not self.net.state_dict():
+            return
         if card.file is None:
             raise UsageError(
                 f"no weights are pinned for {card.id}; set pretrained=false, or take one of "

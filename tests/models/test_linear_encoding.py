@@ -10,6 +10,7 @@ import torch
 
 from zoo import registry, weights
 from zoo.backbones import Backbone, backbone_card, widths
+from zoo.datasets import base, phantom_things
 from zoo.errors import UsageError
 from zoo.metrics.base import extractor_card
 from zoo.metrics.features import load_extractor
@@ -224,3 +225,35 @@ def test_weights_that_nobody_pinned_are_not_invented() -> None:
         "no weights are pinned for timm:test_efficientnet; set pretrained=false, or take one of alexnet, resnet50, "
     )
     assert str(error.value).startswith(sentence)
+
+
+def test_the_phantoms_map_is_recovered_up_to_its_ceiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Responses are linear in mean colours of halves and rings, so with enough trials pixels tell all but the noise."""
+    card = registry.datasets.get("phantom-things")
+    options = {"n_subjects": 1, "n_concepts": 60, "n_repetitions": 40, "n_test": 80, "n_test_repetitions": 20}
+    splits = tuple(split.model_copy(update={"sha256": None}) for split in card.splits)
+    many = card.model_copy(update={"id": "things-linear", "options": options, "splits": splits})
+    monkeypatch.setitem(registry.datasets._added, many.id, many)
+    data = base.load(many.id)
+    training = data.training_data(data.split("within-subject-01"))
+    preset = registry.models.get("linear-encoding.pixels").preset | {"n_pictures": len(training.images)}
+    model = build(data.spec, **preset)
+    for recipe in recipes(model, training, seed=0):
+        fit(recipe, tmp_path, seed=0)
+    tested = np.arange(240, 320)
+    with torch.no_grad():
+        predicted = model.predict(model.pixels(data.stimulus_pixels(tested))).numpy()
+    answer = phantom_things.known_answer(data)
+    rows = np.flatnonzero(np.char.startswith(data.trials["trial_id"], "01-te"))
+    measured = data.eeg[rows].reshape(80, 20, 17, 100).mean(axis=1)
+    responding = answer.ceiling("01", data.stimuli.ids[tested], 20) > 0.3
+
+    def r(a: np.ndarray, b: np.ndarray) -> float:
+        a, b = (x[:, responding] - x[:, responding].mean(axis=0) for x in (a, b))
+        return float(((a * b).sum(axis=0) / np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))).mean())
+
+    truth = answer.of("01", data.stimuli.ids[tested])
+    best = r(truth, measured)
+    assert r(predicted, truth) > 0.95
+    assert r(predicted, measured) > 0.96 * best
+    assert abs(r(np.roll(predicted, 1, axis=0), measured)) < 0.1

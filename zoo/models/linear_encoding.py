@@ -39,7 +39,7 @@ BLOCK = 8192
 @dataclass(frozen=True)
 class LinearEncodingConfig:
     backbone: str = "alexnet"
-    """alexnet, resnet50, efficientnet-lite0, or timm:NAME or torchvision:NAME for any other network."""
+    """alexnet, resnet50, efficientnet-lite0, pixels (no network), or timm:NAME or torchvision:NAME for any other."""
     pretrained: bool = True
     """Whether it has its pinned weights; without, it is the published control of an untrained network."""
     layers: Literal["all", "single", "appended"] = "all"
