@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from zoo.models.base import Model
     from zoo.record import Record
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = ["evaluate", "generate", "list_datasets", "list_metrics", "list_models", "list_tracks", "load", "train"]
 
 
