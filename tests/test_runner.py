@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -267,6 +270,81 @@ def test_an_instance_from_outside_the_registry_is_evaluated() -> None:
     assert abs(shuffled - 1 / 6) < 0.15
 
 
+def test_an_instance_is_known_by_its_code_and_its_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Preprocessing is no tensor: with other code the same tensors are another model."""
+    source = """
+import torch
+from zoo.models.base import EEGEncoder
+
+class Late(EEGEncoder):
+    def parts(self):
+        return {}
+
+    def encode(self, eeg):
+        return eeg[:, :, 40] * 1e5
+"""
+    found = []
+    for number, text in enumerate((source, source, source.replace("40", "10"))):
+        path = tmp_path / f"late{number}.py"
+        path.write_text(text)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        model = importlib.import_module(path.stem).Late(load("phantom").spec, None)
+        found.append(make_plan(model, "phantom").info)
+    assert {info.source for info in found} == {"given"}
+    assert found[0].sha256 == found[1].sha256 != found[2].sha256
+
+
+def test_the_documents_own_model_can_be_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "adding.md").read_text(encoding="utf-8")
+    block = text.split("## A model of your own")[1].split("```python\n")[1].split("```")[0]
+    plans = []
+    monkeypatch.setattr("zoo.evaluate", lambda model, dataset, output_dir: plans.append(make_plan(model, dataset)))
+    exec(block, {"__name__": "__main__"})  # noqa: S102 - our own document
+    assert plans[0].track.id == "recognition/phantom.stimulus-out@1"
+    assert plans[0].facts.n_parameters == (14 * 64 + 1) * 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"__init__": lambda self, spec: EEGEncoder.__init__(self, None, None)},
+            "Mine.spec must be the EEGSpec of its recordings, but is NoneType; give super().__init__ that of a "
+            "dataset: zoo.datasets.base.load(NAME).spec.",
+        ),
+        (
+            {"__init__": lambda self, spec: EEGEncoder.__init__(self, spec, object())},
+            "Mine.config must be None, a dict or a dataclass, but is object; it becomes part of the record.",
+        ),
+        (
+            {"encode": lambda self, eeg: eeg.mean(dim=(1, 2))},
+            "Mine.encode must return (n_trials, n_features), but of 2 it makes (2,).",
+        ),
+    ],
+)
+def test_an_instance_that_cannot_be_evaluated_is_refused_in_a_sentence(changes: dict[str, Any], message: str) -> None:
+    methods = {"__init__": lambda self, spec: EEGEncoder.__init__(self, spec, None), "parts": lambda self: {}}
+    kind = type("Mine", (EEGEncoder,), {**methods, "encode": lambda self, eeg: eeg.mean(dim=2), **changes})
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        make_plan(kind(load("phantom").spec), "phantom")
+
+
+def test_a_headline_without_a_value_is_told() -> None:
+    class Blind(EEGEncoder):
+        def parts(self) -> dict[str, torch.nn.Module]:
+            return {}
+
+        def encode(self, eeg: Tensor) -> Tensor:
+            return torch.full((len(eeg), 2), torch.nan)
+
+    told: list[str] = []
+    options = {"split": "subject-out", "limit": 40, "say": told.append}
+    record = zoo.evaluate(Blind(load("phantom").spec, None), "phantom", device="cpu", **options)
+    headline = record.values[record.headline]
+    assert headline.value is None
+    assert told == [f"{record.headline}, the headline of {record.identity.track}, has no value: {headline.reason}."]
+
+
 class Shades(LabelConditioned):
     """One grey per class: nothing but the label decides the picture."""
 
@@ -298,6 +376,7 @@ def test_a_label_conditioned_model_gets_the_labels_and_its_controls_the_same() -
     plan = make_plan(model, "phantom", device="cpu", limit=120, replicates=2)
     record = zoo.evaluate(model, "phantom", device="cpu", limit=120, replicates=2)
     train, test = (data.labels[rows].tolist() for rows in (plan.train_rows, plan.test_rows))
+    model.seen = model.seen[4:]  # two samples of noise for each plan
     assert model.seen == train + 2 * test  # the second time in place of Gaussian noise
     assert record.provenance.conditioned_on == "label"
     for name in ("shuffled-eeg", "gaussian-eeg", "other-subject"):

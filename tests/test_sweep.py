@@ -404,7 +404,7 @@ def test_one_table_says_what_runs_what_failed_and_what_is_left(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--models", "syncnet"), "a sweep needs --datasets, such as 'eeg2image.small,eeg-gan.small' or '*.small'."),
+        (("--models", "syncnet"), "a sweep needs --datasets, such as 'phantom,muse-n170' or 'envisioned-*'."),
         (
             ("--models", "syncnet", "--datasets", "phantom", "--seeds", "a"),
             "--seeds takes numbers such as 0,1,2 or 0-4, not 'a'.",

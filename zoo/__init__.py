@@ -78,7 +78,17 @@ def train(model: str, dataset: str, **options: Any) -> Path:
 
 
 def evaluate(model: str | Model, dataset: str, **options: Any) -> Record:
-    """Evaluate a model, by name or as an instance, on a dataset's split; see ``zoo.runner.evaluate``."""
+    """Evaluate a model, by name or as an instance, on a dataset's split.
+
+    The record lies under ``output_dir``, or on this machine's board, as ``records/{record.name}``.
+
+    Args:
+        model: A name, or an instance of a class of ``zoo.models.base`` (docs/adding.md).
+        dataset: A prepared dataset, or a track of one.
+        options: ``split``, ``output_dir``, ``again``, ``weights``, ``seed``, ``replicates``, ``limit`` (makes a partial
+            record), ``metrics`` (that must be measurable here), ``device``, ``batch_size``, ``shard``, ``progress``,
+            ``say``; see ``zoo.runner.evaluate``.
+    """
     from zoo.runner import evaluate as run
 
     return run(model, dataset, **options)

@@ -6,6 +6,8 @@ No torch: the network is loaded when something has to be computed, not before.
 from __future__ import annotations
 
 import hashlib
+import inspect
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, is_dataclass
@@ -21,7 +23,7 @@ from zoo.datasets import base as data_room
 from zoo.datasets.base import EEGDataset, Role
 from zoo.errors import MissingError, UsageError, did_you_mean
 from zoo.record import Identity
-from zoo.specs import Condition, MetricCard, ModelCard, Split, TrackCard
+from zoo.specs import Condition, EEGSpec, MetricCard, ModelCard, Split, TrackCard
 from zoo.stages import Work, once_json
 from zoo.store import digest
 from zoo.weights import WeightsInfo
@@ -398,28 +400,76 @@ def _weights_for(
 
 
 def _instance(model: Model, device: str) -> Found:
-    """A model that is in no registry is known by the hash of its tensors."""
+    """A model that is in no registry is known by the hash of its code and its tensors."""
     from zoo.models.base import Model
 
+    kind = type(model).__name__
     if not isinstance(model, Model):
-        raise UsageError(f"model must be a name or a zoo.models.base.Model, not {type(model).__name__}.")
-    placed = model.eval().to(device)
-    sha = hashlib.sha256()
+        raise UsageError(f"model must be a name or a zoo.models.base.Model, not {kind}.")
+    if not isinstance(model.spec, EEGSpec):
+        raise UsageError(
+            f"{kind}.spec must be the EEGSpec of its recordings, but is {type(model.spec).__name__}; give "
+            "super().__init__ that of a dataset: zoo.datasets.base.load(NAME).spec."
+        )
+    if not (model.config is None or is_dataclass(model.config) or isinstance(model.config, dict)):
+        raise UsageError(
+            f"{kind}.config must be None, a dict or a dataclass, but is {type(model.config).__name__}; it becomes part "
+            "of the record."
+        )
+    _try_out(model.eval())
+    placed = model.to(device)
+    sha = hashlib.sha256(_code_of(type(model)))
     for key, value in sorted(model.state_dict().items()):
         sha.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
         sha.update(value.detach().cpu().contiguous().numpy().tobytes())
     info = WeightsInfo(
-        model=f"local-{type(model).__name__.lower()}",
+        model=f"local-{kind.lower()}",
         name="in memory",
         config={},
         eeg=model.spec,
         parts=tuple(model.parts()),
         sha256=sha.hexdigest(),
-        source="trained",
+        source="given",
         trained_on=(),
         selection="unknown",
     )
     return lambda: placed, Facts.of(model), info
+
+
+def _code_of(kind: type) -> bytes:
+    """The files that define a class outside of the zoo; random bytes for one that was typed in, which no file tells."""
+    files = []
+    for each in kind.__mro__:
+        if each.__module__.partition(".")[0] not in ("zoo", "torch", "abc", "builtins"):
+            try:
+                files.append(Path(inspect.getfile(each)).read_bytes())
+            except (OSError, TypeError):
+                return os.urandom(32)
+    return b"".join(files)
+
+
+def _try_out(model: Model) -> None:
+    """Two samples of noise, so that an output of another shape is told before anything is computed."""
+    import torch
+
+    from zoo.models.base import EEGEncoder
+
+    if not isinstance(model, EEGEncoder) or any(value.device.type != "cpu" for value in model.state_dict().values()):
+        return
+    with torch.inference_mode():
+        made = model.probe(np.random.default_rng(0))
+    sides = {"encode": 2, "encode_labels": 2, "logits": 2, "decode": 4}
+    wanted = {
+        "encode": "(n_trials, n_features)",
+        "encode_labels": "(n, n_features)",
+        "logits": "(n, n_classes)",
+        "decode": "(n, 3, resolution, resolution)",
+    }
+    for name, value in made.items():
+        if name in sides and (value.ndim != sides[name] or len(value) != 2):
+            raise UsageError(
+                f"{type(model).__name__}.{name} must return {wanted[name]}, but of 2 it makes {tuple(value.shape)}."
+            )
 
 
 def find_track(data: EEGDataset, split: Split, task: Contest = "reconstruction") -> TrackCard:

@@ -7,6 +7,7 @@ a record with the same id and another ``run`` hash: a reproduction, not an overw
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from zoo.errors import IntegrityError, UsageError
 from zoo.specs import SHA256, Condition, Protocol, Verdict
 from zoo.store import digest, json_bytes, write_bytes
+
+NAMED = re.compile(r"[0-9a-f]{12}-[0-9a-f]{8}\.json")
+"""The last part of a record's name: beginnings of its id and of its run."""
 
 
 class _Part(BaseModel):
@@ -164,18 +168,20 @@ class Record(_Part):
 
     @classmethod
     def read(cls, path: Path) -> Record:
-        """Read and validate a record; raises as ``parse`` does, and UsageError where there is no file."""
-        if not path.is_file():
-            raise UsageError(f"a record must be a file, but there is none at {path}; check its spelling.")
-        return cls.parse(path.read_bytes(), where=str(path))
+        """Read and validate a record; raises as ``parse`` and ``require_file`` do."""
+        require_file(path)
+        return cls.parse(path.read_bytes(), where=str(path), named=name_at(path))
 
     @classmethod
-    def parse(cls, data: bytes, *, where: str) -> Record:
+    def parse(cls, data: bytes, *, where: str, named: str = "") -> Record:
         """Validate the bytes of a record file found at ``where``.
+
+        Args:
+            named: The end of its path below a board, ``records/`` included, where that is known.
 
         Raises:
             UsageError: Not JSON, or not a record of this schema.
-            IntegrityError: The id in the file is not the hash of its identity.
+            IntegrityError: The id in the file is not the hash of its identity, or it is another than ``named``.
         """
         try:
             content = json.loads(data, object_pairs_hook=_once, parse_constant=_finite)
@@ -191,7 +197,26 @@ class Record(_Part):
             raise UsageError(f"{where} is not a valid record: {first}") from error
         if claimed != found:
             raise IntegrityError(f"{where} says id {str(claimed)[:12]} but its identity hashes to {found[:12]}.")
+        if not f"records/{record.name}".endswith(named):
+            raise IntegrityError(f"{where} holds another record, {record.name}: it was changed or moved.")
         return record
+
+
+def name_at(path: Path) -> str:
+    """The name of a record's file, which holds hashes; nothing where somebody called it otherwise."""
+    return path.name if NAMED.fullmatch(path.name) else ""
+
+
+def require_file(path: Path) -> None:
+    """Refuse a path at which no record can be.
+
+    Raises:
+        UsageError: There is nothing, or a folder.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name the .json files in it.")
+    if not path.is_file():
+        raise UsageError(f"a record must be a file, but there is none at {path}; check its spelling.")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -29,17 +29,7 @@ from zoo.datasets.base import EEGDataset
 from zoo.errors import IntegrityError, UsageError, ZooError
 from zoo.gallery import write_gallery
 from zoo.images import Features, Images, seen, seen_anew
-from zoo.plan import (
-    Plan,
-    Progress,
-    config_of,
-    data_identity,
-    identify,
-    make_plan,
-    pick_device,
-    silent,
-    split_sha,
-)
+from zoo.plan import Plan, Progress, config_of, data_identity, identify, make_plan, pick_device, silent, split_sha, warn
 from zoo.plots import confusion_plot, sample_grid
 from zoo.queries import Queries
 from zoo.record import Audit, Cost, Identity, Provenance, Record, System, Value
@@ -198,7 +188,8 @@ def evaluate(
     """Evaluate a model and its controls on a split; the record is on disk before anything optional can fail.
 
     Args:
-        model: A registry id, or an ``EEGEncoder`` or ``Reconstructor`` instance.
+        model: A registry id, or an instance of a class of ``zoo.models.base``, which is known by the files that define
+            its class and by its tensors: what it reads from elsewhere belongs into its ``config``.
         dataset: The id of a prepared dataset.
         output_dir: Where ``records/`` grows; the local board in the cache if omitted.
         again: Score although a record of this identity is here already; stages on disk are used all the same.
@@ -237,6 +228,10 @@ def evaluate(
     path = board / "records" / record.name
     write_bytes(path.with_suffix(".units.parquet"), units)
     record.write(path)
+    if (headline := result.values[plan.track.headline]).value is None:
+        options.get("say", warn)(
+            f"{plan.track.headline}, the headline of {identity.track}, has no value: {headline.reason}."
+        )
     if result.responses is not None:
         result.responses.draw(path)
     if result.images is not None:

@@ -44,7 +44,7 @@ class WeightsInfo(BaseModel):
     parts: tuple[str, ...]
     """Sub-networks whose weights are in the file; the others keep their initial values and may not be used."""
     sha256: str = Field(pattern=SHA256)
-    source: Literal["trained", "converted", "published"]
+    source: Literal["trained", "converted", "published", "given"]
     trained_on: tuple[str, ...]
     split_sha256: str | None = None
     seed: int | None = None

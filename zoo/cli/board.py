@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli.common import BoardUrl, Json, console, group, print_json, show_board
+from zoo.cli.common import BoardUrl, Json, console, group, print_json, require_board, show_board
 
 if TYPE_CHECKING:
     from leaderboard.export import Named
@@ -23,7 +23,12 @@ leaderboard_app = group("Compare records.")
 Partial = Annotated[bool, typer.Option(help="Take partial records too.")]
 Unaudited = Annotated[bool, typer.Option(help="Take records whose split was not audited.")]
 Dirty = Annotated[bool, typer.Option(help="Take records made by a checkout with uncommitted changes.")]
+Unscored = Annotated[bool, typer.Option(help="Take records whose headline has no value.")]
 UnknownTrack = Annotated[bool, typer.Option(help="Take records of tracks that are not of this release.")]
+RecordName = Annotated[
+    str,
+    typer.Argument(metavar="RECORD", help="A record file, or the first 4 or more digits of a record id on the board."),
+]
 Keeper = Annotated[str, typer.Option("--board", help="hub:organisation/name, a folder or an fsspec URL.")]
 
 
@@ -40,6 +45,7 @@ def push(
     allow_partial: Partial = False,
     allow_unaudited: Unaudited = False,
     allow_dirty: Dirty = False,
+    allow_unscored: Unscored = False,
     allow_unknown_track: UnknownTrack = False,
 ) -> None:
     """Send records to a board; one that is there already is left alone.
@@ -55,7 +61,7 @@ def push(
     url = board or f"hub:{hub.org()}/zoo-results"
     target, home = open_board(url), FsBoard(str(cache_dir("board")))
     public = not isinstance(target, FsBoard)
-    allowed = _allowed(allow_partial, allow_unaudited, allow_dirty, allow_unknown_track or not public)
+    allowed = _allowed(allow_partial, allow_unaudited, allow_dirty, allow_unscored, allow_unknown_track or not public)
     outbox = outbox_of(cache_dir("outbox"), str(Path(url).resolve()) if not public and "://" not in url else url)
     chosen = choose(records or (), home, target, outbox, lambda submission: _problems(submission, allowed))
     for sentence in chosen.left:
@@ -63,7 +69,9 @@ def push(
     if dry_run:
         for submission in chosen.submissions:
             size = sum(map(len, submission.files.values()))
-            sys.stdout.write(f"{submission.path} ({len(submission.files)} files, {size} bytes)\n")
+            known = submission.record.name in chosen.there
+            said = "is there already" if known else f"({len(submission.files)} files, {size} bytes)"
+            sys.stdout.write(f"{submission.path} {said}\n")
         return
     _say(send(chosen.submissions, target, outbox))
     if not chosen.submissions:
@@ -81,7 +89,7 @@ def _say(placed: list[Placed]) -> None:
 
 @app.command()
 def export(
-    record: Annotated[str, typer.Argument(help="A record file, or the first digits of a record id on the board.")],
+    record: RecordName,
     to: Annotated[str, typer.Option(help="csv, latex, model-index, eval-results or every-eval-ever.")],
     board: BoardUrl = None,
     output: Annotated[Path | None, typer.Option(help="File to write; stdout if omitted.")] = None,
@@ -128,6 +136,7 @@ def leaderboard_claims(
     from zoo import registry
     from zoo.store import cache_dir
 
+    require_board(board)
     kept = open_board(board or str(cache_dir("board")))
     published = [*of_cards(registry.models.cards()), *literature()]
     rows = [
@@ -154,6 +163,7 @@ def leaderboard_verify(
     allow_partial: Partial = False,
     allow_unaudited: Unaudited = False,
     allow_dirty: Dirty = False,
+    allow_unscored: Unscored = False,
     allow_unknown_track: UnknownTrack = False,
 ) -> None:
     """Check submissions: schema, hashes, bounds, track, and every aggregate computed anew from the values per trial.
@@ -163,12 +173,16 @@ def leaderboard_verify(
     from leaderboard.submission import read_submission
     from zoo import hub
     from zoo.errors import GateError, UsageError, ZooError
+    from zoo.record import require_file
 
-    allowed = _allowed(allow_partial, allow_unaudited, allow_dirty, allow_unknown_track)
+    allowed = _allowed(allow_partial, allow_unaudited, allow_dirty, allow_unscored, allow_unknown_track)
     wrong, url = 0, board or f"hub:{hub.org()}/zoo-results"
     if "open" in targets:
         numbers = sorted(pull.number for pull in hub.pulls(_keeper(url).place, status="open"))
         targets = [*map(str, numbers), *(target for target in targets if target != "open")]
+    for target in targets:
+        if not target.isdecimal():
+            require_file(Path(target))
     for target in targets:
         if target.isdecimal():
             kept = _keeper(url)
@@ -186,9 +200,7 @@ def leaderboard_verify(
         if not problems:
             sys.stdout.write(f"{target}: good\n")
     if wrong:
-        raise GateError(
-            f"{wrong} {'thing is' if wrong == 1 else 'things are'} wrong, as listed; correct them and push again."
-        )
+        raise GateError(f"{wrong} {'thing is' if wrong == 1 else 'things are'} wrong, as listed.")
 
 
 def _judge(board: HubBoard, number: int, allowed: Allowed, *, merge: bool, close: bool) -> list[str]:
@@ -209,7 +221,7 @@ def _judge(board: HubBoard, number: int, allowed: Allowed, *, merge: bool, close
 
 @leaderboard_app.command("mark")
 def leaderboard_mark(
-    record: Annotated[str, typer.Argument(help="A record file, or the first digits of a record id on the board.")],
+    record: RecordName,
     kind: Annotated[str, typer.Option("--as", help="validated, attested, contested, settled or retracted.")],
     by: Annotated[str, typer.Option(help="Who says so.")],
     board: Keeper,
@@ -229,6 +241,7 @@ def leaderboard_mark(
         raise UsageError(f"whoever calls a record {kind} must say why; add --reason.")
     if not 0 < len(by) <= 100 or len(reason) > 2000:
         raise UsageError("--by takes up to 100 letters and --reason up to 2000; shorten them.")
+    require_board(board)
     found = _record(record, board)
     sys.stdout.write(f"{open_board(board).note(note_of(found, said, by=by, reason=reason))}\n")
 
@@ -238,6 +251,7 @@ def leaderboard_rebuild(board: Keeper) -> None:
     """Write the derived tables of a board anew from all its records."""
     from leaderboard.board import open_board
 
+    require_board(board)
     kept = open_board(board)
     where = kept.rebuild()
     for problem in kept.problems:
@@ -247,7 +261,9 @@ def leaderboard_rebuild(board: Keeper) -> None:
 
 @app.command()
 def compare(
-    a: Annotated[str, typer.Argument(help="A record file, the first digits of a record id, or a model on the board.")],
+    a: Annotated[
+        str, typer.Argument(help="A record file, the first 4 or more digits of a record id, or a model on the board.")
+    ],
     b: Annotated[str | None, typer.Argument(help="The other one; a control of the same record if omitted.")] = None,
     control: Annotated[str | None, typer.Option(help="Control to compare A with; shuffled-eeg if omitted.")] = None,
     track: Annotated[str | None, typer.Option(help="Where models are compared.")] = None,
@@ -263,7 +279,6 @@ def compare(
     from leaderboard.compare import find_sides
     from leaderboard.ranking import SHUFFLED
     from leaderboard.table import render_comparison
-    from zoo.cli.common import require_board
     from zoo.errors import UsageError
     from zoo.store import cache_dir
 
@@ -285,10 +300,10 @@ def compare(
 # ---- what the board cannot know: registries
 
 
-def _allowed(partial: bool, unaudited: bool, dirty: bool, unknown_tracks: bool) -> Allowed:
+def _allowed(partial: bool, unaudited: bool, dirty: bool, unscored: bool, unknown_tracks: bool) -> Allowed:
     from leaderboard.verify import Allowed
 
-    return Allowed(partial, unaudited, dirty, unknown_tracks)
+    return Allowed(partial, unaudited, dirty, unscored, unknown_tracks)
 
 
 def _problems(submission: Submission, allowed: Allowed) -> list[str]:
@@ -347,12 +362,13 @@ def _named(record: Record) -> Named:
 
 def _record(name: str, board: str | None) -> Record:
     """A record by its file, or by the beginning of its id on a board."""
-    from leaderboard.board import open_board
+    from leaderboard.board import ID_PREFIX, open_board
     from zoo.record import Record
     from zoo.store import cache_dir
 
-    if name.endswith(".json"):
+    if name.endswith(".json") or (Path(name).exists() and not ID_PREFIX.fullmatch(name)):
         return Record.read(Path(name))
+    require_board(board)
     return open_board(board or str(cache_dir("board"))).find(name)
 
 

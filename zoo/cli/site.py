@@ -35,7 +35,10 @@ def build(
     for problem in built.problems:
         sys.stderr.write(f"left out: {problem}\n")
     size = built.n_bytes / 1e6
-    sys.stderr.write(f"{built.n_records} records on {built.n_tracks} tracks, {size:.1f} MB\n")
+    records, tracks = (
+        f"{n} {what}{'s' * (n != 1)}" for n, what in ((built.n_records, "record"), (built.n_tracks, "track"))
+    )
+    sys.stderr.write(f"{records} on {tracks}, {size:.1f} MB\n")
     sys.stdout.write(f"{built.folder / 'index.html'}\n")
 
 

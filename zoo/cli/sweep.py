@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 root = group("What many cells need.")
 app = group("Many models, datasets, splits and seeds; the same command goes on, whatever died.")
+MODELS = "--models, such as 'eeg2image.small,eeg-gan.small' or '*.small'"
+DATASETS = "--datasets, such as 'phantom,muse-n170' or 'envisioned-*'"
 EVERY_SECONDS = 30.0
 """Between two lines that say where everything stands, where there is no terminal."""
 SHOWN_FAILURES = 5
@@ -89,8 +91,8 @@ def sweep(
             f"--{str(first['loc'][0]).replace('_', '-')} {first['input']!r}: {first['msg']}; see --help."
         ) from error
     planned = plan(
-        _words(models, "--models"),
-        _words(datasets, "--datasets"),
+        _words(models, MODELS),
+        _words(datasets, DATASETS),
         splits=_words(splits, None),
         seeds=_seeds(seeds),
         options=options,
@@ -165,8 +167,8 @@ def download(
     from zoo.prefetch import needs
     from zoo.sweep import named, size
 
-    chosen = [registry.models.get(name) for name in named("models", _words(models, "--models"))]
-    rooms = [registry.datasets.get(name) for name in named("datasets", _words(datasets, "--datasets"))]
+    chosen = [registry.models.get(name) for name in named("models", _words(models, MODELS))]
+    rooms = [registry.datasets.get(name) for name in named("datasets", _words(datasets, DATASETS))]
     left = 0
     with shown_progress(quiet) as progress:
         for need in needs(chosen, rooms, progress, lambda sentence: quiet or sys.stderr.write(f"{sentence}\n")):
@@ -196,7 +198,7 @@ def _words(given: list[str] | None, needed: str | None) -> list[str]:
 
     found = [word.strip() for text in given or [] for word in text.split(",") if word.strip()]
     if needed and not found:
-        raise UsageError(f"a sweep needs {needed}, such as 'eeg2image.small,eeg-gan.small' or '*.small'.")
+        raise UsageError(f"a sweep needs {needed}.")
     return found
 
 
