@@ -179,9 +179,9 @@ def stress() -> ModuleType:
 def test_many_pushes_at_once_with_failures_and_kills_keep_every_record_once(
     stress: ModuleType, hub: Hub, tmp_path: Path
 ) -> None:
+    """How many are killed before they are done depends on the machine; the benchmark counts them."""
     found = stress.stress(tmp_path, hub, processes=2, records=3, kills=2, hub_board=True, share=0.1)
     assert (found["kept"], found["kept twice"]) == (6, 0)
-    assert found["kills"] >= 1, "a quick machine may be done before the second"
     assert sum(found["injected"].values()) > 0
 
 
