@@ -182,6 +182,11 @@ class _Site:
         return found
 
     @cached_property
+    def runnable(self) -> set[str]:
+        """Models that some registry has the code of: only these can a command train or evaluate."""
+        return {card["id"] for card in self.cards.models if card.get("builder")}
+
+    @cached_property
     def claims(self) -> list[dict[str, Any]]:
         """What the literature says, beside what was measured here."""
         cards = [ModelCard.model_validate(card) for card in self.cards.models]
@@ -203,6 +208,7 @@ class _Site:
             _put(work / "datasets", file_name(dataset), {"id": dataset, "audits": audits})
         for run, record in self.by_run.items():
             _put(work / "records", stem(record), self._record(record, galleries.get(run)))
+        _put(work, "records", sorted(map(stem, self.by_run.values())))
         _put(work, "claims", self.claims)
         _put(work, "data", self._index(galleries))
         self._dump(work / "data")
@@ -449,7 +455,7 @@ class _Site:
             "run": record.run,
             "stem": stem(record),
             "path": f"records/{record.name}",
-            "again": commands(record),
+            "again": commands(record) if record.identity.model in self.runnable else None,
             "gallery": gallery,
         }
 

@@ -32,6 +32,11 @@ from zoo.record import Record, Value
 Make = Callable[..., Record]
 BOARD = Path(__file__).resolve().parents[2] / "leaderboard"
 OBJECTS = "reconstruction/envisioned-speech-object.subject-out@1"
+CARD = {
+    "id": "model-1", "family": "f", "title": "A model", "task": "reconstruction", "builder": "package:model",
+    "paper": "p", "licence": "l",
+}  # fmt: skip
+"""Of a model that a registry has the code of."""
 EVIL = "</script><img src=x onerror=alert(1)>'\\\u2028 __proto__"
 
 
@@ -174,6 +179,15 @@ def test_the_commands_that_make_a_record_again_name_every_setting(make_record: M
 def test_commands_quote_what_a_stranger_named(make_record: Make) -> None:
     record = make_record(dataset="x; rm -rf ~")
     assert "zoo data prepare 'x; rm -rf ~'" in commands(record)
+
+
+def test_only_a_registered_model_can_be_made_again(tmp_path: Path, make_record: Make) -> None:
+    known, strange, announced = (make_record(name) for name in (CARD["id"], "local-mine", "later"))
+    cards = Cards(models=[CARD, {**CARD, "id": "later", "builder": None}])
+    site, _ = site_of(tmp_path, [known, strange, announced], cards)
+    again = [put(site / "records" / f"{stem(record)}.js")["again"] for record in (known, strange, announced)]
+    assert again == [commands(known), None, None]
+    assert put(site / "records.js") == sorted(stem(record) for record in (known, strange, announced))
 
 
 def test_models_and_datasets_without_cards_have_pages(tmp_path: Path, make_record: Make) -> None:

@@ -21,7 +21,7 @@ from leaderboard.board import FsBoard
 from leaderboard.site import Cards, build_site, stem
 from leaderboard.standing import note_of
 from tests.conftest import build_record
-from tests.leaderboard.test_site import BOARD, EVIL, OBJECTS, lay_samples
+from tests.leaderboard.test_site import BOARD, CARD, EVIL, OBJECTS, lay_samples
 from zoo.cli import app
 from zoo.record import Value
 
@@ -35,7 +35,7 @@ Open = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight small records with samples, one of them a stranger's, and three published ones."""
+    """Small records, some with samples, some of strangers, and three published ones; one model is registered."""
     folder = tmp_path_factory.mktemp("browser")
     board = FsBoard(folder / "board")
     shutil.copytree(BOARD / "records" / OBJECTS, folder / "board" / "records" / OBJECTS)
@@ -52,8 +52,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     gone = build_record("taken-back", 0.5)
     board.push(gone)
     board.note(note_of(gone, "retracted", by="somebody", reason="trained on the test role"))
+    given = build_record("local-mine", 0.1)
+    made = given.provenance.model_copy(update={"command": "mine.py", "weights_source": "trained: in memory"})
+    board.push(given.model_copy(update={"provenance": made.model_copy(update={"trained_on": ()})}))
     cards = Cards(
-        datasets=[{"id": "phantom", "title": "Generated EEG", "hosts": "everything", "citation": "C & D (2020)"}]
+        models=[CARD],
+        datasets=[{"id": "phantom", "title": "Generated EEG", "hosts": "everything", "citation": "C & D (2020)"}],
     )
     build_site(board, folder / "site", cards)
     return folder / "site"
@@ -72,10 +76,11 @@ def visit(browser: Any, site: Path) -> Open:
     """Open an address of the site; an error, a warning or a request that leaves the folder fails the test."""
 
     @contextmanager
-    def visited(address: str, *, width: int = 1280, scheme: str = "light") -> Iterator[Any]:
+    def visited(address: str, *, width: int = 1280, scheme: str = "light", first: str = "") -> Iterator[Any]:
         wrong: list[str] = []
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page = context.new_page()
+        page.add_init_script(first)
         page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("dialog", lambda dialog: wrong.append(f"dialog {dialog.message}"))
@@ -126,7 +131,7 @@ def test_a_filter_shows_what_fits_in_table_and_plot(visit: Open) -> None:
         page.wait_for_function("document.querySelectorAll('.ranked .tabulator-row').length === 1")
         assert names(page) == ["model-3"]
         assert page.locator("#intervals .plot").get_attribute("aria-label") == "accuracy: model-3 0.600 [0.550, 0.650]"
-        assert page.get_by_text("1 results, 0 controls").count() == 1
+        assert page.get_by_text("1 result, 0 controls").count() == 1
 
 
 def test_an_address_holds_sort_filter_and_columns(visit: Open) -> None:
@@ -138,6 +143,40 @@ def test_an_address_holds_sort_filter_and_columns(visit: Open) -> None:
         assert "fid ↓" in page.locator(".ranked .tabulator-header").text_content()
         assert "accuracy ↑" not in page.locator(".ranked .tabulator-header").text_content()
         assert page.locator("#intervals .plot").get_attribute("aria-label").startswith("fid: model-6 40.000")
+
+
+def test_plots_wait_for_no_idle_moment(visit: Open) -> None:
+    with visit(f"#/track/{TRACK}", first="window.requestIdleCallback = () => 0;") as page:
+        page.wait_for_selector("#intervals svg")
+        page.wait_for_selector("#cost svg")
+
+
+def test_a_model_of_no_registry_gets_no_command(visit: Open, site: Path) -> None:
+    (record,) = (r for r in FsBoard(site.parent / "board").records() if r.identity.model == "local-mine")
+    sentence = "This model is in no registry: whoever pushed it has the code."
+    with visit("#/model/local-mine") as page:
+        assert page.locator("#use p").all_text_contents() == [sentence]
+        assert page.locator(".code").count() == 0
+        assert page.get_by_text("whatever the dataset offers").count() == 0
+    with visit(f"#/record/{stem(record)}") as page:
+        assert page.locator("#again p").all_text_contents() == [sentence, "What was run: mine.py"]
+        assert page.locator("#again .code").count() == 0
+        assert "trained onunknown" in page.locator("#provenance dl").first.text_content()
+    with visit(f"#/model/{CARD['id']}") as page:
+        assert f"zoo train {CARD['id']} --dataset DATASET" in page.locator("#use").text_content()
+        assert page.get_by_text("whatever the dataset offers").count() == 1
+
+
+def test_a_record_opens_by_the_start_of_its_name(visit: Open, site: Path) -> None:
+    first, *others = sorted(stem(r) for r in FsBoard(site.parent / "board").records())
+    with visit(f"#/record/{first[:12]}") as page:
+        assert page.evaluate("location.hash") == f"#/record/{first}"
+        assert page.locator(".crumbs").text_content().endswith(f" / {first[:12]}")
+    letter = next(a for a in "0123456789abcdef" if sum(name.startswith(a) for name in (first, *others)) > 1)
+    several = [name for name in (first, *others) if name.startswith(letter)]
+    with visit(f"#/record/{letter}") as page:
+        assert page.get_by_text(f"{len(several)} records begin with {letter}.").count() == 1
+        assert page.locator("main li a").all_text_contents() == several
 
 
 def test_samples_are_the_same_trials_for_every_model(visit: Open, site: Path) -> None:

@@ -86,6 +86,7 @@ const zoo = (() => {
     return x >= 1e9 ? `${g(x / 1e9)} G` : x >= 1e6 ? `${g(x / 1e6)} M` : x >= 1e4 ? `${(x / 1e3).toFixed(0)} k` : String(Math.round(x * 100) / 100);
   }
   const span = (v) => (v && v.length === 3 ? `[${number(v[1])}, ${number(v[2])}]` : "");
+  const plural = (n, word) => (n === 1 ? word : `${word}s`);
   const arrow = (up) => (up === true ? "↑" : up === false ? "↓" : "");
 
   const VERDICTS = {
@@ -103,7 +104,7 @@ const zoo = (() => {
   const say = (words) => { document.getElementById("said").textContent = words; };
 
   return {
-    put, load, h, once, outside, path, g, signed, number, count, span, arrow, verdict, VERDICTS, broken, short, say,
+    put, load, h, once, outside, path, g, signed, number, count, span, plural, arrow, verdict, VERDICTS, broken, short, say,
     get data() { return data; },
     metric: (id) => data.metrics.find((card) => card.id === id),
     of: (kind, id) => data[kind].find((card) => card.id === id),

@@ -80,7 +80,7 @@ const gallery = (() => {
       const pages = Math.max(1, Math.ceil(fitting.length / PAGE));
       page = Math.min(Math.max(page, 0), pages - 1);
       const part = fitting.slice(page * PAGE, (page + 1) * PAGE);
-      where.textContent = `${page * PAGE + 1} to ${page * PAGE + part.length} of ${fitting.length} trials`;
+      where.textContent = `${page * PAGE + 1} to ${page * PAGE + part.length} of ${fitting.length} ${zoo.plural(fitting.length, "trial")}`;
       grid.replaceChildren(...part.map((t) => h("figure.trial",
         h("div", t.real ? cell(stem, t.real, 0, t.column, 48, `shown: ${t.concept}`) : null,
           t.sheet.rows.map((name, row) => cell(stem, t.sheet, row, t.column, 48, `${name}: ${t.concept}, trial ${t.trial}`))),
@@ -88,7 +88,7 @@ const gallery = (() => {
     };
     draw();
     const step = (by) => () => { page += by; draw(); };
-    return h("details.every", { ontoggle: draw }, h("summary", `Every sample (${trials.length} trials × ${made[0].rows.length})`),
+    return h("details.every", { ontoggle: draw }, h("summary", `Every sample (${trials.length} ${zoo.plural(trials.length, "trial")} × ${made[0].rows.length})`),
       h("div.tools", h("label", "concept ", h("select", { onchange: (event) => { concept = event.target.value; page = 0; draw(); } }, h("option", { value: "" }, "all"), concepts.map((c) => h("option", { value: c }, c)))),
         h("button", { type: "button", onclick: step(-1) }, "Back"), h("button", { type: "button", onclick: step(1) }, "Next"), where,
         h("span.muted", shown.size ? "first the picture shown, then the samples" : "")), grid);

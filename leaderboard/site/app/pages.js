@@ -1,12 +1,14 @@
 "use strict";
 // The pages: each is a function of an address that returns a title and nodes.
 const pages = (() => {
-  const { h, path, g, signed, number, count, span, arrow, verdict, short, outside, load, metric } = zoo;
+  const { h, path, g, signed, number, count, span, arrow, verdict, short, outside, load, metric, plural } = zoo;
   const link = (kind, id, words) => h("a", { href: path(kind, id) }, words ?? id);
   const crumbs = (...parts) => h("nav.crumbs", { "aria-label": "Where you are" }, parts.flatMap((part, i) => (i ? [" / ", part] : [part])));
   const section = (id, title, ...rest) => h("section", { id, "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title), ...rest);
   const facts = (pairs) => h("dl.facts", pairs.filter(([, value]) => value !== null && value !== undefined && value !== "").map(([name, value]) => h("div", h("dt", name), h("dd", value))));
   const muted = (...words) => h("p.muted", ...words);
+  const registered = (id) => Boolean(zoo.of("models", id)?.builder);
+  const strange = (id) => h("p", zoo.of("models", id)?.title ? "This model is announced: no code of it is registered yet." : "This model is in no registry: whoever pushed it has the code.");
   const missing = (what) => ({ title: "Not here", nodes: [h("h1", "Not here"), h("p", `This board has no ${what}.`), h("p", h("a", { href: "#/tracks" }, "All tracks"))] });
 
   function copyable(text) {
@@ -57,7 +59,7 @@ const pages = (() => {
           h("div.pitch", h("h1", "Can a picture be read out of EEG?"),
             h("p.lead", "Published models, run again on the same splits, each beside controls that never see the brain’s answer. What counts is how far a model gets above them."),
             h("p.actions", h("a.button", { href: "#/tracks" }, "See the ranks"), h("a.button.quiet", { href: "#/claims" }, "Claimed against measured"), h("a.plain", { href: "#/about" }, "How to read this")),
-            h("ul.counts", [["records", "results"], ["models", "models"], ["tracks", "tracks"], ["claims", "published numbers"]].map(([key, words]) => h("li", h("b", counts[key].toLocaleString("en")), ` ${words}`)))),
+            h("ul.counts", [["records", "result"], ["models", "model"], ["tracks", "track"], ["claims", "published number"]].map(([key, word]) => h("li", h("b", counts[key].toLocaleString("en")), ` ${plural(counts[key], word)}`)))),
           hero ? h("figure.show", gallery.picked(hero.record, hero.sheets, { only: rows, most: 6, size: 62, spread: true }),
             h("figcaption", link("record", hero.record, hero.model), ` on ${hero.track.split("/")[1].split(".")[0]}`, dataset ? ` (${dataset.title.toLowerCase().startsWith("generated") ? "simulated EEG" : "recorded EEG"})` : "", `: ${number(hero.v[0])} ${hero.metric}`,
               chance === null || chance === undefined ? "" : `, chance ${number(chance)}`, ". Shuffle the EEG between trials, and the pictures no longer fit.")) : null),
@@ -68,7 +70,7 @@ const pages = (() => {
           h("li", h("b", "Train and evaluate"), copyable("zoo train MODEL --dataset DATASET\nzoo eval  MODEL --dataset DATASET")),
           h("li", h("b", "Compare"), copyable("zoo compare MODEL\nzoo compare MODEL OTHER")),
           h("li", h("b", "Push the record"), copyable("zoo push RECORD --board BOARD"))),
-          waiting.length ? muted(`${waiting.length} more tracks wait for their first result: `, h("a", { href: "#/tracks" }, "see all"), ".") : null),
+          waiting.length ? muted(`${waiting.length} more ${waiting.length === 1 ? "track waits for its" : "tracks wait for their"} first result: `, h("a", { href: "#/tracks" }, "see all"), ".") : null),
       ],
     };
   }
@@ -164,7 +166,7 @@ const pages = (() => {
     const rows = await load("claims.js");
     const n = (name) => rows.filter((row) => row.outcome === name).length;
     return { title: "Claimed against measured", nodes: [h("h1", "Claimed against measured"),
-      muted(`${rows.length} numbers of the literature, each with the place where it was read. ${n("reproduced")} are reproduced here, ${n("not reproduced")} are not, ${n("could not reproduce")} could not be tried, ${n("not tried")} were not yet.`),
+      muted(`${rows.length} ${plural(rows.length, "number")} of the literature, each with the place where it was read. Reproduced here: ${n("reproduced")}; not reproduced: ${n("not reproduced")}; could not be tried: ${n("could not reproduce")}; not tried yet: ${n("not tried")}.`),
       section("claims", "All claims", ...claimed(rows, null, true))] };
   }
 
@@ -226,14 +228,13 @@ const pages = (() => {
       const traders = sorted.filter((row) => row.kind === "entry").slice(0, 2000).map((row) => ({ label: row.name, v: row.v, y: row.v[0], x: cost === "params" ? row.params : cost === "memory" ? row.memory : row.speed ? 1000 / row.speed : null })).filter((row) => row.x);
       traded.replaceChildren(traders.length ? plots.pareto(traders, { quality: state.metric, up: up !== false, cost: { params: "parameters", memory: "memory, MB", speed: "ms per image" }[cost] }) : muted("No record says what it costs."));
     }
-    const filter = () => { made?.grid.setFilter((row) => fits(row)); const rows = (made?.rows ?? table.rows).filter(fits); counted.textContent = `${rows.filter((r) => r.kind === "entry").length} results, ${rows.filter((r) => r.kind === "control").length} controls`; };
+    const filter = () => { made?.grid.setFilter((row) => fits(row)); const [results, controls] = ["entry", "control"].map((kind) => (made?.rows ?? table.rows).filter((row) => row.kind === kind && fits(row)).length); counted.textContent = `${results} ${plural(results, "result")}, ${controls} ${plural(controls, "control")}`; };
     const build = () => {
       made?.grid.destroy();
       made = tables.ranked(grid, table, state.shown, state, remember);
       made.grid.on("tableBuilt", filter);
     };
-    const later = window.requestIdleCallback ?? ((work) => setTimeout(work, 30));
-    zoo.once(grid, () => { build(); later(draw); });
+    zoo.once(grid, () => { build(); draw(); });
     const refine = (more) => { remember(more); filter(); draw(); };
     const visible = () => made.grid.getRows("active").map((row) => row.getData());
     const shownIds = () => state.shown.filter((name) => names.includes(name));
@@ -316,7 +317,7 @@ const pages = (() => {
     const order = results.map((row) => ({ ...row, value: row.v?.[0] ?? null, margin: row.margin ?? null, where: row.rank === undefined ? null : row.rank }));
     return { title: id, nodes: [
       crumbs(h("a", { href: "#/models" }, "Models"), id), h("h1", id), h("p.lead.small", card.title ?? "A model that is not registered here: its results are all that is known of it."),
-      facts([["task", card.task], ["family", card.family], ["paper", card.paper ? outside(card.paper) : null], ["licence", card.licence], ["EEG", card.eeg ? `${card.eeg.ch_names} channels × ${card.eeg.n_times} times at ${card.eeg.sfreq} Hz` : "whatever the dataset offers"], ["pictures", card.resolution ? `${card.resolution} × ${card.resolution}` : null],
+      facts([["task", card.task], ["family", card.family], ["paper", card.paper ? outside(card.paper) : null], ["licence", card.licence], ["EEG", card.eeg ? `${card.eeg.ch_names} ${plural(card.eeg.ch_names, "channel")} × ${card.eeg.n_times} ${plural(card.eeg.n_times, "time")} at ${card.eeg.sfreq} Hz` : registered(id) ? "whatever the dataset offers" : null], ["pictures", card.resolution ? `${card.resolution} × ${card.resolution}` : null],
         ["trained on", (card.trained_on ?? []).length ? card.trained_on.flatMap((name, i) => [i ? ", " : "", zoo.of("datasets", name) ? link("dataset", name) : name]) : null], ["weights", (card.weights ?? []).length ? card.weights.map((w) => `${w.name} (${w.hub.repo})`).join(", ") : null]]),
       (card.notes ?? []).length ? h("ul.notes", card.notes.map((note) => h("li", note))) : null,
       section("results", "Results", order.length ? tables.plain("Results", order, [
@@ -326,8 +327,8 @@ const pages = (() => {
         { title: "audit", field: "verdict", min: 116, cell: (row) => verdict(row.verdict) },
       ]) : muted("Nobody has put a result of this model here yet.")),
       rows.length ? section("published", "Claimed against measured", ...claimed(rows, null, false)) : null,
-      section("use", "Use it", copyable(`import zoo\n\nmodel = zoo.load("${id}")          # weights you trained, or those its card pins\nrecord = zoo.evaluate("${id}", "DATASET")`),
-        copyable([`zoo train ${id} --dataset DATASET`, card.task === "reconstruction" ? `zoo generate ${id} --dataset DATASET` : null, `zoo eval ${id} --dataset DATASET`].filter(Boolean).join("\n"))),
+      section("use", "Use it", registered(id) ? [copyable(`import zoo\n\nmodel = zoo.load("${id}")          # weights you trained, or those its card pins\nrecord = zoo.evaluate("${id}", "DATASET")`),
+        copyable([`zoo train ${id} --dataset DATASET`, card.task === "reconstruction" ? `zoo generate ${id} --dataset DATASET` : null, `zoo eval ${id} --dataset DATASET`].filter(Boolean).join("\n"))] : strange(id)),
       card.paper ? section("cite", "Cite", copyable(exports_.bibtex([card]))) : null,
     ] };
   }
@@ -342,7 +343,7 @@ const pages = (() => {
     const HOSTS = { everything: "recordings and pictures may be passed on", recordings: "recordings may be passed on, pictures may not", splits: "only splits, cards and checksums may be passed on" };
     return { title: id, nodes: [
       crumbs(h("a", { href: "#/datasets" }, "Datasets"), id), h("h1", id), h("p.lead.small", card.title ?? "A dataset that is not registered here."),
-      facts([["trials", card.n_trials?.toLocaleString("en")], ["people", card.n_subjects], ["concepts", card.n_concepts], ["EEG", card.eeg ? `${card.eeg.ch_names} channels at ${card.eeg.sfreq} Hz, ${g(card.eeg.n_times / card.eeg.sfreq)} s` : null],
+      facts([["trials", card.n_trials?.toLocaleString("en")], ["people", card.n_subjects], ["concepts", card.n_concepts], ["EEG", card.eeg ? `${card.eeg.ch_names} ${plural(card.eeg.ch_names, "channel")} at ${card.eeg.sfreq} Hz, ${g(card.eeg.n_times / card.eeg.sfreq)} s` : null],
         ["pairing", { instance: "each trial has its own picture", class: "only the class is shared", none: "none" }[card.pairing]], ["licence", card.licence_url ? outside(card.licence_url, card.licence) : card.licence], ["may be hosted", HOSTS[card.hosts]], ["source", card.source ? outside(card.source) : null], ["DOI", card.doi ? outside(`https://doi.org/${card.doi}`, card.doi) : null], ["get it", card.get]]),
       (card.confounds ?? []).length ? section("confounds", "Known confounds", h("ul.notes", card.confounds.map((words) => h("li", words)))) : null,
       section("splits", "Splits", h("ul.splits", (card.splits ?? []).map((split) => {
@@ -358,10 +359,18 @@ const pages = (() => {
 
   // ---- one record
 
-  async function record(stem) {
-    if (!/^[0-9a-f]{12}-[0-9a-f]{8}$/.test(stem)) return missing(`record ${stem}`);
+  /** The records whose name begins so. */
+  const begins = async (start) => (/^[0-9a-f]+(-[0-9a-f]*)?$/.test(start) ? (await load("records.js")).filter((stem) => stem.startsWith(start)) : []);
+
+  async function record(asked, _query, replace) {
+    const here = location.hash;
+    const whole = /^[0-9a-f]{12}-[0-9a-f]{8}$/.test(asked);
+    const [stem, ...others] = whole ? [asked] : await begins(asked);
+    if (!stem) return missing(`record ${asked}`);
+    if (others.length) return { title: "Which one", nodes: [h("h1", "Which one"), h("p", `${others.length + 1} records begin with ${asked}.`), h("ul", [stem, ...others].map((one) => h("li", link("record", one))))] };
     let r;
-    try { r = await load(`records/${stem}.js`); } catch { return missing(`record ${stem}`); }
+    try { r = await load(`records/${stem}.js`); } catch { return missing(`record ${asked}`); }
+    if (!whole && location.hash === here) replace(path("record", stem));
     const of = r.identity, made = r.provenance;
     const head = r.values[r.headline];
     const controls = Object.keys(r.controls).sort((a, b) => (b === "shuffled-eeg") - (a === "shuffled-eeg") || (a < b ? -1 : 1));
@@ -376,7 +385,7 @@ const pages = (() => {
       const value = r.values[chosen];
       const card = metric(chosen);
       plotted.replaceChildren(rows.length ? plots.intervals(rows, { label: chosen, shuffled: spanOf(r.controls["shuffled-eeg"]?.values[chosen]), chance: value?.chance }) : muted(value?.reason ?? "not measured"),
-        muted(card ? `${card.definition}. ` : "", value?.interval_method ? `Interval: ${value.interval_method}. ` : "", value?.p_chance !== undefined ? `p of being no better than chance: ${g(value.p_chance)}. ` : "", value?.n ? `n = ${value.n}${value.n_units ? `, ${value.n_units} units` : ""}.` : ""));
+        muted(card ? `${card.definition}. ` : "", value?.interval_method ? `Interval: ${value.interval_method}. ` : "", value?.p_chance !== undefined ? `p of being no better than chance: ${g(value.p_chance)}. ` : "", value?.n ? `n = ${value.n}${value.n_units ? `, ${value.n_units} ${plural(value.n_units, "unit")}` : ""}.` : ""));
     };
     draw();
     const measured = Object.keys(r.values).filter((name) => r.values[name].value !== undefined);
@@ -399,8 +408,8 @@ const pages = (() => {
       ], { height: rows.length > 60 ? "60vh" : false }), unmeasured.size ? h("details", h("summary", `Not measured (${[...unmeasured.values()].flat().length})`), h("ul.notes", [...unmeasured].map(([reason, names]) => h("li", `${names.join(", ")}: ${reason}`)))) : null),
       found ? section("compare", "Against its own shuffled control", comparison(found)) : null,
       r.audit ? section("audit", "What else tells the class", audited(r.audit)) : null,
-      section("again", "Make it again", copyable(r.again.join("\n")), muted("It was made with: ", h("code", made.command)), made.dirty ? muted("The code held changes that no commit has.") : null),
-      section("provenance", "Provenance", facts([["made", made.created.slice(0, 16).replace("T", " ")], ["hardware", made.hardware], ["device", made.device], ["threads", made.threads], ["weights", made.weights_source], ["trained on", made.trained_on?.join(", ")], ["selection", made.selection], ["pictures", made.stimuli_source], ["zoo", of.zoo], ["commit", made.git ? h("code", made.git.slice(0, 12)) : "none"],
+      section("again", "Make it again", r.again ? copyable(r.again.join("\n")) : strange(of.model), muted(r.again ? "It was made with: " : "What was run: ", h("code", made.command)), made.dirty ? muted("The code held changes that no commit has.") : null),
+      section("provenance", "Provenance", facts([["made", made.created.slice(0, 16).replace("T", " ")], ["hardware", made.hardware], ["device", made.device], ["threads", made.threads], ["weights", made.weights_source], ["trained on", made.trained_on?.join(", ") || (/^(trained|given): in memory$/.test(made.weights_source) ? "unknown" : null)], ["selection", made.selection], ["pictures", made.stimuli_source], ["zoo", of.zoo], ["commit", made.git ? h("code", made.git.slice(0, 12)) : "none"],
         ["parameters", count(r.cost.n_parameters)], ["seconds", number(r.cost.seconds)], ["images per second", r.cost.images_per_second ? number(r.cost.images_per_second) : null], ["memory", r.cost.peak_memory_mb ? `${r.cost.peak_memory_mb.toFixed(0)} MB` : null]]),
       h("details", h("summary", "Packages"), facts(Object.entries(made.packages ?? {}))), h("details", h("summary", "Configuration"), facts(Object.entries(of.config ?? {}).map(([name, value]) => [name, JSON.stringify(value)]))),
       h("details", h("summary", "Hashes"), facts([["record", r.id], ["run", r.run], ...Object.entries(of).filter(([name]) => name.endsWith("sha256") || name.endsWith("fingerprint")), ["per-unit values", r.units_sha256]].map(([name, value]) => [name, h("code.hash", value ?? "–")])))),
@@ -421,7 +430,7 @@ const pages = (() => {
         def("Over shuffled", "How much better a model is than itself on shuffled EEG: what the brain adds."),
         def("1=", "A tie. No difference to the leader of the group is shown: by a paired test on the trials both share, over people or runs, corrected for all pairs; without values per trial, by intervals."),
         def("Level", "self: as it was sent. validated: its values were computed anew from what was uploaded. reproduced: a second party’s run of the same identity lies within its interval. attested: somebody else ran it. A record may be contested or retracted, with the reason; none is deleted."),
-        def("Trained on", "What the weights saw of the evaluated recordings: none of them, the train role of this split, or nobody knows which part."),
+        def("Trained on", "What the weights saw of the evaluated recordings: none of them, the train role of this split, or nobody knows: unknown."),
         def("Selection", "On which role training chose its checkpoint. Validation is the honest one; many papers chose on the test part."),
         def("Claimed", "A published number, with the place where it was read. Reproduced means that it lies within the interval of a record here, or within its own spread."),
         def("Record", "One run: a file that names data, split, weights and code by hash, and holds every value with its interval. Its address is the hash of what it is."),
