@@ -29,6 +29,7 @@ from zoo.specs import Protocol as SplitProtocol
 from zoo.store import write_bytes
 
 MAX_BYTES = RECORD_BYTES
+ID_PREFIX = re.compile(r"[0-9a-f]{4,64}")
 Protocols = Mapping[tuple[str, str], SplitProtocol]
 
 
@@ -170,7 +171,7 @@ class FsBoard:
             UnknownNameError: There is none.
             UsageError: It is no beginning of an id, or of several.
         """
-        if not re.fullmatch(r"[0-9a-f]{4,64}", id_prefix):
+        if not ID_PREFIX.fullmatch(id_prefix):
             raise UsageError(f"a record id must be 4 to 64 hexadecimal digits, not {id_prefix!r}.")
         self.problems = []
         named = ((p, i) for p, i in self._files() if p.rpartition("/")[2].startswith(id_prefix[:12]))
@@ -277,9 +278,7 @@ class FsBoard:
                 raise UsageError(f"records/{path} has {size} bytes, more than the {MAX_BYTES} of any record.")
             with self._answering():
                 data = self._fs.cat_file(info["name"], end=MAX_BYTES)
-            record = Record.parse(data, where=f"records/{path}")
-            if record.name != path:
-                raise IntegrityError(f"records/{path} holds another record, {record.name}: it was changed or moved.")
+            record = Record.parse(data, where=f"records/{path}", named=f"records/{path}")
         except (ZooError, OSError) as error:
             self.problems.append(str(error))
             return None
@@ -301,7 +300,7 @@ def tables(board: Shelf, *, track: str | None = None, protocols: Protocols | Non
     records = [record for record in board.records() if track in (None, record.identity.track)]
     problems = board.problems
     notes = board.notes()
-    board.problems = [*problems, *board.problems]
+    board.problems = [*dict.fromkeys((*problems, *board.problems))]  # a shelf may go on with one list, or begin another
 
     def pairs(group: Sequence[Record]) -> Mapping[frozenset[str], float]:
         if sum(record.units_sha256 is not None for record in group) < 2:

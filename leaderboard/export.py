@@ -25,7 +25,7 @@ class Named:
 
     Attributes:
         task: Task of the track.
-        model: Title of the model.
+        model: Title of the model; None for one that is not of this release, whose developer nobody knows.
         repo: Repo of the dataset on the Hub, and its commit.
         titles, best: By metric: what it is called, and the best value there can be.
     """
@@ -160,7 +160,8 @@ def _eval_results(record: Record, named: Named) -> str:
         "dataset": {"id": repo, "task_id": of.track, **({"revision": revision} if revision else {})},
         "value": headline.value,
         "date": record.provenance.created,
-        "notes": f"{record.headline}, {_told(record)}, {record.provenance.selection}, zoo record {record.id[:12]}",
+        "notes": f"{record.headline}, {_told(record)}, selection {record.provenance.selection}, "
+        f"zoo record {record.id[:12]}",
     }
     return _yaml([entry])
 
@@ -192,8 +193,8 @@ def _every_eval_ever(record: Record, named: Named) -> str:
                 "eval_library": {"name": "eeg-image-zoo", "version": of.zoo},
                 "model_info": {
                     "name": named.model or of.model,
-                    "id": f"{ORG}/{of.model}",
-                    "developer": ORG,
+                    "id": of.model if named.model is None else f"{ORG}/{of.model}",
+                    "developer": "unknown" if named.model is None else ORG,
                     "additional_details": {
                         "deployment_type": "self_deployed",
                         "model_availability": "unknown",

@@ -241,9 +241,7 @@ def _is_record(path: str) -> bool:
 
 
 def _read(folder: Path, path: str) -> Submission:
-    submission = read_submission(folder / path)
-    if submission.path != path:
-        raise IntegrityError(f"{path} holds another record, {submission.record.name}: it was changed or moved.")
+    submission = read_submission(folder / path, path)
     if (folder / path).read_bytes() != submission.record.to_json():
         raise IntegrityError(f"{path} must be the bytes that 'zoo eval' wrote, but was written anew.")
     return submission

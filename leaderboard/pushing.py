@@ -17,10 +17,16 @@ Check = Callable[[Submission], list[str]]
 
 @dataclass(frozen=True)
 class Chosen:
-    """What is to be sent, and a sentence for each record that is left at home."""
+    """What is to be sent.
+
+    Attributes:
+        left: A sentence for each record that is left at home.
+        there: Names of the submissions that are on the board already.
+    """
 
     submissions: tuple[Submission, ...]
     left: tuple[str, ...] = ()
+    there: frozenset[str] = frozenset()
 
 
 def outbox_of(root: Path, url: str) -> Path:
@@ -42,14 +48,14 @@ def choose(paths: Sequence[Path], home: FsBoard, board: Board, outbox: Path, che
     there = board.names()
     waiting = [*_waiting(outbox)]
     rest = [*waiting, *([] if paths else _at_home(home, there))]
-    fit, left = {s.record.run: s for s in named}, []
+    fit, left = {s.record.run: s for s in named}, [] if paths else [*home.problems]
     for submission in rest:
         if submission.record.run not in fit:
             problems = check(submission)
             left += problems
             if not problems:
                 fit[submission.record.run] = submission
-    return Chosen(tuple(fit.values()), tuple(left))
+    return Chosen(tuple(fit.values()), tuple(left), frozenset(there & {s.record.name for s in fit.values()}))
 
 
 def send(submissions: Sequence[Submission], board: Board, outbox: Path) -> list[Placed]:

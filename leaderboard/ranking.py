@@ -24,6 +24,8 @@ SAME_RECORDINGS = (
     ("things-eeg2", "things-eeg2-63x250"),
 )
 """Datasets that were cut from the same recordings."""
+IN_MEMORY = ("given: in memory", "trained: in memory")
+"""How ``weights_source`` begins where a model object was scored, now and in older records."""
 Overlap = Literal["none", "train role", "unknown"]
 Pairs = Callable[[Sequence[Record]], Mapping[frozenset[str], float]]
 """p that two records of one contest are equal, corrected for all pairs, by their runs: ``ties.paired_p``."""
@@ -297,6 +299,8 @@ def _protocol(record: Record, known: _Known) -> Protocol | None:
 def _seen(record: Record) -> Overlap:
     """What the weights were fitted to of the recordings they are evaluated on."""
     dataset = record.identity.dataset
+    if record.provenance.weights_source.startswith(IN_MEMORY):
+        return "unknown"
     same = {name for group in SAME_RECORDINGS if dataset in group for name in group} | {dataset}
     if not same & {*record.provenance.trained_on}:
         return "none"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zoo.errors import IntegrityError, UsageError
-from zoo.record import Record
+from zoo.record import Record, name_at, require_file
 
 RECORD_BYTES = 4 << 20
 """A record is some kilobytes; whatever is larger is none, and is not read."""
@@ -71,14 +71,17 @@ class Submission:
         return {**units, **{stem + name: data for name, data in self.beside.items()}, self.path: self.record.to_json()}
 
 
-def read_submission(path: Path) -> Submission:
+def read_submission(path: Path, named: str = "") -> Submission:
     """The record at ``path`` and the files that lie beside it.
+
+    Args:
+        named: Its path below a board; without it the file's own name counts, if it is a record's.
 
     Raises:
         UsageError: There is no such file, one is a link, too large, or not a record.
-        IntegrityError: The record's id is not the hash of its identity.
+        IntegrityError: The record's id is not the hash of its identity, or its name is another record's.
     """
-    record = Record.parse(_bytes(path, RECORD_BYTES, "record"), where=str(path))
+    record = Record.parse(_bytes(path, RECORD_BYTES, "record"), where=str(path), named=named or name_at(path))
     units, picture = path.with_suffix(UNITS), path.with_suffix(PICTURE)
     folder = path.with_suffix(SAMPLES.rstrip("/"))
     if folder.is_symlink():
@@ -140,8 +143,7 @@ def _there(path: Path) -> bool:
 def _bytes(path: Path, limit: int, what: str) -> bytes:
     if path.is_symlink():
         raise UsageError(f"{path} must be a file, but is a link; put the file itself there.")
-    if not path.is_file():
-        raise UsageError(f"a record must be a file, but there is none at {path}; check its spelling.")
+    require_file(path)
     if (size := path.stat().st_size) > limit:
         raise UsageError(f"{path} has {size} bytes, more than the {limit} of any {what}.")
     return path.read_bytes()

@@ -60,6 +60,7 @@ class Allowed:
     partial: bool = False
     unaudited: bool = False
     dirty: bool = False
+    unscored: bool = False
     unknown_tracks: bool = False
 
 
@@ -106,6 +107,13 @@ def _gates(record: Record, may: Allowed) -> Iterator[str]:
         yield (
             "it was made by a checkout with uncommitted changes, so nobody can make it again; commit them and "
             "evaluate again, or push with --allow-dirty."
+        )
+    value = record.values.get(record.headline)
+    if record.status == "ok" and (value is None or value.value is None) and not may.unscored:
+        reason = "it was not measured" if value is None else str(value.reason).strip().rstrip(".")
+        yield (
+            f"the headline {record.headline} has no value: {reason}; evaluate again where it can be measured, or push "
+            "with --allow-unscored."
         )
 
 

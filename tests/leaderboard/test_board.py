@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fsspec.registry import _registry
 
 from leaderboard.board import MAX_BYTES, Board, FsBoard
 from zoo.errors import GateError, IntegrityError, MissingError, UnknownNameError, UsageError, ZooError
@@ -222,6 +223,7 @@ def test_a_board_that_needs_a_package_names_the_command(
     protocol: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, {"sftp": "paramiko"}.get(protocol, package), None)
+    monkeypatch.delitem(_registry, protocol, raising=False)  # opened by an earlier test
     with pytest.raises(MissingError) as error:
         FsBoard(f"{protocol}://bucket/board")
     assert str(error.value) == (

@@ -120,6 +120,8 @@ def test_a_row_says_what_the_numbers_rest_on(make_record: Make) -> None:
         (("thoughtviz-object",), "converted: theirs", "envisioned-speech-object", "unknown"),
         (("phantom",), "trained: here", "muse-n170", "none"),
         ((), "trained: here", "phantom", "none"),
+        ((), "given: in memory", "phantom", "unknown"),
+        ((), "trained: in memory", "phantom", "unknown"),
     ],
 )
 def test_what_the_weights_saw_of_the_recordings(

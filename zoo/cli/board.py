@@ -27,7 +27,7 @@ Unscored = Annotated[bool, typer.Option(help="Take records whose headline has no
 UnknownTrack = Annotated[bool, typer.Option(help="Take records of tracks that are not of this release.")]
 RecordName = Annotated[
     str,
-    typer.Argument(metavar="RECORD", help="A record file, or the first 4 or more digits of a record id on the board."),
+    typer.Argument(help="A record file, or the first 4 or more digits of a record id on the board."),
 ]
 Keeper = Annotated[str, typer.Option("--board", help="hub:organisation/name, a folder or an fsspec URL.")]
 
@@ -196,7 +196,7 @@ def leaderboard_verify(
                 problems = [str(error)]
         wrong += len(problems)
         for problem in problems:
-            sys.stdout.write(f"{target}: {problem}\n")
+            sys.stdout.write(f"{problem}\n" if problem.startswith(f"{target} ") else f"{target}: {problem}\n")
         if not problems:
             sys.stdout.write(f"{target}: good\n")
     if wrong:
