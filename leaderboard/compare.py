@@ -333,8 +333,8 @@ def _meant(name: str, board: str, records: Sequence[Record], track: str | None) 
         models = sorted({record.identity.model for record in scored})
         where = board if track is None else f"{board} in {track}"
         raise UnknownNameError(
-            f"{name!r} must be a record file (.json), the first digits of a record's id or a model, but {where} has "
-            f"neither; its models are: {', '.join(models) or 'none'}."
+            f"{name!r} must be a record file (.json), the first 4 or more digits of a record's id or a model, but "
+            f"{where} has neither; its models are: {', '.join(models) or 'none'}."
         )
     ranked = {record.id: record for record in sorted(found, key=preference, reverse=True)}
     return {f"{board.rstrip('/')}/records/{record.name}": record for record in ranked.values()}

@@ -74,8 +74,8 @@ def test_json_holds_the_numbers_and_the_sentences() -> None:
         ),
         (
             ("eeg2image", "eeg2image.small", "--track", PHANTOM),
-            f"'eeg2image' must be a record file (.json), the first digits of a record's id or a model, but {BOARD} in "
-            f"{PHANTOM} has neither; its models are: eeg2image.small.",
+            f"'eeg2image' must be a record file (.json), the first 4 or more digits of a record's id or a model, but "
+            f"{BOARD} in {PHANTOM} has neither; its models are: eeg2image.small.",
         ),
     ],
 )

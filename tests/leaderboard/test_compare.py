@@ -538,8 +538,8 @@ def test_a_name_that_means_nothing_or_too_much_is_refused(board: FsBoard, make_r
         return str(error.value)
 
     assert message("alpha", "omega", track=here) == (
-        f"'omega' must be a record file (.json), the first digits of a record's id or a model, but {tmp_path} in "
-        f"{here} has neither; its models are: alpha, beta, gamma."
+        f"'omega' must be a record file (.json), the first 4 or more digits of a record's id or a model, but "
+        f"{tmp_path} in {here} has neither; its models are: alpha, beta, gamma."
     )
     assert message("alpha", "beta") == (
         f"a comparison needs one track, but alpha is on {other}, {here}; beta is on {other}, {here}; "
