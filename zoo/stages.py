@@ -34,7 +34,6 @@ TRIALS = 1024
 """The same for trials, which are quicker."""
 SUM = b" crc32: "
 """Behind an array stands this and its checksum, which a reader of ``.npy`` does not look at."""
-SUM_BYTES = len(SUM) + 4
 POLL_SECONDS = 0.1
 PATIENCE_SECONDS = 120.0
 """If others finish nothing for so long, their chunks are computed here too: a host may be gone and its claim not."""
@@ -276,10 +275,11 @@ def whole(path: Path) -> Iterator[None]:
 def _load(path: Path) -> np.ndarray:
     """An array as it was written; files of versions before checksums are taken as they are."""
     with whole(path):
-        data = path.read_bytes()
-        if data[-SUM_BYTES:-4] == SUM and crc32(data[:-SUM_BYTES]) != int.from_bytes(data[-4:], "little"):
+        stream = io.BytesIO(path.read_bytes())
+        found: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
+        end = stream.tell()
+        if (behind := stream.read()) and behind != SUM + crc32(stream.getbuffer()[:end]).to_bytes(4, "little"):
             raise ValueError("its checksum does not fit")
-        found: np.ndarray = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     return found
 
 

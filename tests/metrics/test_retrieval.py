@@ -388,9 +388,12 @@ def test_a_class_without_pictures_has_no_centre() -> None:
 # ---- cards
 
 CARDS = [card for card in registry.metrics.cards() if card.function.startswith("zoo.metrics.retrieval:")]
+QUERIES = {"queries": "generated", "own": "own"}
+"""What stands for EEG, and for which picture is whose."""
+SIZED = [card for card in CARDS if "size" in card.params]
 
 
-@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.id)
+@pytest.mark.parametrize("card", [card for card in CARDS if card not in SIZED], ids=lambda card: card.id)
 def test_cards_start_where_the_function_begins_to_answer(card: MetricCard) -> None:
     """One generated image per picture, as many as ``min_n``: identity is best, and one image fewer is refused."""
     function = registry.load_object(card.function)
@@ -398,7 +401,8 @@ def test_cards_start_where_the_function_begins_to_answer(card: MetricCard) -> No
     def score(n: int) -> Score:
         shown, classes = features(n), np.arange(n) % 3
         arrays = {"generated": 2 * shown, "reference": shown, "own": np.arange(n), "labels": classes, "n_classes": 3}
-        arrays |= {"known": features(3), "known_labels": np.arange(3)}
+        arrays |= {"known": features(3), "known_labels": np.arange(3), "gallery": shown}
+        arrays |= {f"{level}_{what}": arrays[of] for level in ("mean", "trial") for what, of in QUERIES.items()}
         found: Score = function(**{name: arrays[array] for name, array in card.needs.items()}, **card.params)
         return found
 
@@ -410,11 +414,21 @@ def test_cards_start_where_the_function_begins_to_answer(card: MetricCard) -> No
         score(card.min_n - 1)
 
 
+@pytest.mark.parametrize("card", SIZED, ids=lambda card: card.id)
+def test_a_size_in_a_name_is_that_of_the_gallery(card: MetricCard) -> None:
+    function, shown = registry.load_object(card.function), features(200)
+    assert function(queries=2 * shown, gallery=shown, own=np.arange(200), **card.params).value == card.best == 1
+    message = "the gallery must hold 200 pictures but holds 199; use a metric that names no size."
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        function(queries=shown, gallery=shown[1:], own=np.arange(200), **card.params)
+
+
 def test_every_function_has_its_cards() -> None:
     assert {card.function.rpartition(":")[2] for card in CARDS} == {
         "top_k_accuracy", "mean_reciprocal_rank", "median_rank", "k_way_accuracy", "class_top_k_accuracy",
         "csls_top_k_accuracy", "transductive_sinkhorn_accuracy", "transductive_assignment_accuracy",
+        "sized_top_k_accuracy",
     }  # fmt: skip
-    assert {card.extractor for card in CARDS} == {"efficientnet-lite0", "clip-vit-l14", "dinov2-vitl14"}
+    assert {card.extractor for card in CARDS} == {"efficientnet-lite0", "clip-vit-l14", "dinov2-vitl14", None}
     transductive = {card.id for card in CARDS if "transductive" in card.function}
     assert transductive == {card.id for card in CARDS if "transductive" in card.id}
