@@ -203,24 +203,32 @@ def response_plot(
 
 
 def correlation_plot(
-    curves: Mapping[str, np.ndarray], times: np.ndarray, path: Path, *, ch_names: tuple[str, ...], title: str
+    curves: Mapping[str, np.ndarray],
+    times: np.ndarray,
+    path: Path,
+    *,
+    ch_names: tuple[str, ...],
+    title: str,
+    similarity: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Draw correlations as PNG: their time course over channels, with ceilings, and their place at the best time.
+
+    With ``similarity``, representational similarity over time stands beside them.
 
     The head is drawn with the standard 10-20 places of the channels (MNE); without the extra ``mne``, or for channels
     that it does not know, bars stand in its place.
 
     Shape:
         curves: name → (n_channels, n_times); the first is the model's, which the head shows; times: (n_times,) seconds.
+        similarity: name → (n_times,).
     """
-    figure, axes = _axes(1, 2, title, width=5.0, height=3.4)
-    course, head = axes[0]
-    for name, values in curves.items():
-        course.plot(1000 * times, values.mean(0), linewidth=1.2, label=name)
-    course.axhline(0, color="black", linewidth=0.5)
-    course.axvline(0, color="black", linewidth=0.5)
-    course.set(xlabel="ms after onset", ylabel="Pearson r over pictures, mean over channels")
-    course.legend(fontsize=7, frameon=False)
+    figure, axes = _axes(1, 3 if similarity else 2, title, width=5.0, height=3.4)
+    course, head, *beside = axes[0]
+    _course(course, {name: values.mean(0) for name, values in curves.items()}, times)
+    course.set(ylabel="Pearson r over pictures, mean over channels")
+    if similarity:
+        _course(beside[0], similarity, times)
+        beside[0].set(ylabel="Spearman of dissimilarities (RSA)")
     model = next(iter(curves.values()))
     best = int(model.mean(0).argmax())
     places = _places(ch_names)
@@ -231,10 +239,20 @@ def correlation_plot(
         drawn = head.scatter(*places.T, c=model[:, best], s=140, cmap="viridis")
         for name, (x, y) in zip(ch_names, places, strict=True):
             head.annotate(name, (x, y), fontsize=5, ha="center", va="center", color="white")
+        head.margins(0.12)
         head.set(aspect="equal", xticks=[], yticks=[])
         figure.colorbar(drawn, ax=head, shrink=0.8)
     head.set_title(f"at {1000 * times[best]:.0f} ms", fontsize=9)
     _write(figure, path)
+
+
+def _course(axis: Any, curves: Mapping[str, np.ndarray], times: np.ndarray) -> None:
+    for name, values in curves.items():
+        axis.plot(1000 * times, values, linewidth=1.2, label=name)
+    axis.axhline(0, color="black", linewidth=0.5)
+    axis.axvline(0, color="black", linewidth=0.5)
+    axis.set(xlabel="ms after onset")
+    axis.legend(fontsize=7, frameon=False)
 
 
 def _places(ch_names: tuple[str, ...]) -> np.ndarray | None:

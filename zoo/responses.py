@@ -16,7 +16,7 @@ import numpy as np
 
 from zoo.audits import controls
 from zoo.errors import UsageError
-from zoo.metrics.encoding import half_splits, split_half_correlation
+from zoo.metrics.encoding import Ceilinged, half_splits, representational_similarity, split_half_correlation
 from zoo.plan import FEWEST_UNITS, Plan
 from zoo.plots import correlation_plot, response_plot
 from zoo.provenance import code_sha256
@@ -222,20 +222,29 @@ class Responses:
         fewest = min(min(part.size for part in group.values()) for group in self.groups.values())
         if min(map(len, self.groups.values())) < 3 or fewest < 2:
             return
-        found = [self._correlations(name) for name in self.groups]
-        names = ("predicted", "lower noise ceiling", "upper noise ceiling")
-        curves = {name: np.mean([parts[i] for parts in found], axis=0) for i, name in enumerate(names)}
-        correlation_plot(curves, times, path.with_suffix(".correlation.png"), ch_names=spec.ch_names, title=title)
+        similar = self._over_people(representational_similarity) if spec.n_channels >= 3 else None
+        correlation_plot(
+            self._over_people(split_half_correlation),
+            times,
+            path.with_suffix(".correlation.png"),
+            ch_names=spec.ch_names,
+            title=title,
+            similarity=similar,
+        )
 
     def _whole(self, group: str) -> np.ndarray:
         """As ``observed``, of whole trials."""
         return np.stack([self.plan.data.eeg[rows] for rows in self.groups[group].values()])
 
-    def _correlations(self, group: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        observed = self._whole(group)
-        halves = half_splits(observed.shape[1], iterations=10)
-        found = split_half_correlation(predicted=self.predicted(group), observed=observed, second_half=halves)
-        return found.value, found.lower, found.upper
+    def _over_people(self, measure: Callable[..., Ceilinged]) -> dict[str, np.ndarray]:
+        """Means over people of a measure of predictions and of its ceilings; two half splits are enough to look at."""
+        found = []
+        for group in self.groups:
+            observed = self._whole(group)
+            halves = half_splits(observed.shape[1], iterations=2)
+            found.append(measure(predicted=self.predicted(group), observed=observed, second_half=halves))
+        names = {"predicted": "value", "lower noise ceiling": "lower", "upper noise ceiling": "upper"}
+        return {name: np.mean([getattr(each, part) for each in found], axis=0) for name, part in names.items()}
 
     # ---- who and what
 
