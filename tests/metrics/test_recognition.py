@@ -271,6 +271,18 @@ def test_finetuning_leaves_the_model_alone() -> None:
         assert torch.equal(value, before[name]), name
 
 
+def test_an_encoder_without_parameters_gets_a_head_on_its_features() -> None:
+    class Fixed(torch.nn.Module):
+        def encode(self, eeg: torch.Tensor) -> torch.Tensor:
+            return eeg.mean(dim=2)
+
+    eeg, labels = trials(48, 3.0, 1)
+    parts = {
+        f"{role}_{what}": of for role in ("train", "val", "test") for what, of in (("eeg", eeg), ("labels", labels))
+    }
+    assert 0 <= finetuned_accuracy(Fixed(), **parts, n_classes=3).value <= 1
+
+
 def test_the_test_role_selects_nothing() -> None:
     eeg, labels = trials(45, 3.0, 3)
     score, other = tune(noise=3.0), tune(noise=3.0, test_eeg=-eeg, test_labels=labels[::-1].copy())

@@ -174,9 +174,7 @@ def finetuned_accuracy(
     val = _trials("val", val_eeg, val_labels, n_classes, min_n=0)
     test = _trials("test", test_eeg, test_labels, n_classes, min_n=1)
     _require_seen(train[1], test[1])
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UsageError("fine-tuning needs an encoder with parameters to train, but this one has none.")
-    device = next(model.parameters()).device
+    device = next(iter((*model.parameters(), *model.buffers())), torch.zeros(())).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout draws from the global generator
         torch.manual_seed(seed)
         net = _with_head(model, train[0], n_classes, device)
