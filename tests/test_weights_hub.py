@@ -23,6 +23,7 @@ from tests.conftest import build_record
 from tests.hub_standin import Hub
 from zoo import modelrepo, plan, registry, store, weights
 from zoo.cli import app
+from zoo.datasets import base
 from zoo.errors import IntegrityError, MissingError, UsageError
 from zoo.forward import fingerprint
 from zoo.models.base import Model
@@ -268,6 +269,14 @@ def test_evaluation_takes_those_trained_on_its_split_before_pinned_ones(
     assert chosen(lambda info: 1, "another") == "mine"
     with pytest.raises(MissingError, match="no weights of eeg2image.small"):
         chosen(lambda info: -1, "thoughtviz-object")
+
+
+def test_a_record_says_from_which_repo_its_weights_are(hub: Hub, fresh: Fresh) -> None:
+    commit = publish(hub, make("eeg2image.small"))
+    fresh()
+    data, where = base.load("phantom"), f"hf-hub:{REPO}@{commit}"
+    chosen = plan._weights_for("eeg2image.small", data, data.split("stimulus-out"), where, 0, "cpu", print)
+    assert chosen[2].name == f"made, {where}"
 
 
 def test_off_the_network_both_ways_to_weights_are_named(

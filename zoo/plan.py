@@ -396,6 +396,8 @@ def _weights_for(
         return load_weights(path, device=device)[0]
 
     facts = Facts(**once_json("facts", built, lambda: asdict(Facts.of(load()))))
+    if (origin := modelrepo.origin_of(path)) is not None:  # so that a record says where they can be had
+        info = info.model_copy(update={"name": f"{info.name}, hf-hub:{origin.repo}@{origin.revision}"})
     return load, facts, info
 
 
