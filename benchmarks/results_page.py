@@ -5,13 +5,17 @@ python benchmarks/results_page.py
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 
 from zoo.record import Record, Value
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results.md"
-COLUMNS = ("logistic_accuracy", "knn_accuracy", "kmeans_accuracy", "finetuned_accuracy", "pixel_judge_accuracy")
+ENCODINGS = ("logistic_accuracy", "knn_accuracy", "kmeans_accuracy", "finetuned_accuracy")
+PICTURES = "pixel_judge_accuracy"
+FED = ("shuffled-eeg", "other-subject", "gaussian-eeg", "random-codebook")
+"""Controls that a model makes itself from other input; the others are the same whatever the model."""
 MARK = "<!-- tables: python benchmarks/results_page.py -->"
 
 
@@ -23,27 +27,47 @@ def cell(value: Value | None) -> str:
     return f"{value.value:.3f} [{value.interval[0]:.3f}, {value.interval[1]:.3f}]"
 
 
-def row(name: str, audit: str, values: dict[str, Value]) -> str:
-    return f"| {name} | {audit} | " + " | ".join(cell(values.get(column)) for column in COLUMNS) + " |"
+def table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
 
 
-def table(track: str, records: list[Record]) -> str:
-    """One track: every model, each followed by its shuffled-EEG control."""
-    lines = [f"### {track}", "", "| | split audit | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
+def section(track: str, records: list[Record]) -> str:
+    """One track: what the encodings say beside shuffled trials, and what the pictures show under every control."""
+    verdicts = sorted({record.audit.verdict if record.audit else "unknown" for record in records})
+    encodings, pictures, fixed = [], [], ""
     for record in sorted(records, key=lambda record: record.identity.model):
-        verdict = record.audit.verdict if record.audit else "unknown"
-        source = record.provenance.weights_source.partition(":")[0]
-        lines.append(row(f"`{record.identity.model}` ({source})", f"**{verdict}**", record.values))
-        lines.append(row("its shuffled-eeg", "", record.controls["shuffled-eeg"].values))
-    return "\n".join(lines)
+        name = f"`{record.identity.model}` ({record.provenance.weights_source.partition(':')[0]})"
+        controls = {control: result.values for control, result in record.controls.items()}
+        systems = {"model": record.values, **controls}
+        if record.values[ENCODINGS[0]].value is not None:
+            encodings.append([name, *(cell(record.values.get(metric)) for metric in ENCODINGS)])
+            shuffled = controls["shuffled-eeg"]
+            encodings.append(["its shuffled-eeg", *(cell(shuffled.get(metric)) for metric in ENCODINGS)])
+        if record.values[PICTURES].value is not None:
+            pictures.append([name, *(cell(systems.get(system, {}).get(PICTURES)) for system in ("model", *FED))])
+            others = [control for control in controls if control not in FED]
+            fixed = "; ".join(f"{control} {cell(controls[control].get(PICTURES))}" for control in others)
+    parts = [f"### {track}", f"Split audit: **{', '.join(verdicts)}**."]
+    if encodings:
+        parts.append(table(["encodings", *ENCODINGS], encodings))
+    if pictures:
+        parts.append(table([f"pictures: `{PICTURES}`", "model", *FED], pictures))
+        parts.append(f"Without a model: {fixed}.")
+    return "\n\n".join(parts)
 
 
 def main() -> None:
+    """Only the newest version of every track is shown."""
     records = [Record.read(path) for path in sorted((ROOT / "leaderboard" / "records").rglob("*.json"))]
     tracks = sorted({record.identity.track for record in records})
-    tables = "\n\n".join(table(track, [r for r in records if r.identity.track == track]) for track in tracks)
+    newest = [max(same, key=version) for _, same in groupby(tracks, lambda track: track.partition("@")[0])]
+    parts = [section(track, [r for r in records if r.identity.track == track]) for track in newest]
     head = PAGE.read_text(encoding="utf-8").partition(MARK)[0]
-    PAGE.write_text(f"{head}{MARK}\n\n{tables}\n", encoding="utf-8")
+    PAGE.write_text(f"{head}{MARK}\n\n" + "\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def version(track: str) -> int:
+    return int(track.partition("@")[2])
 
 
 if __name__ == "__main__":
