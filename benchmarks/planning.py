@@ -4,9 +4,10 @@
     python benchmarks/planning.py page                                     → docs/planning.md
 
 Every model and metric is measured in a process of its own with one thread, on noise shaped like the data it is meant
-for: networks have initial weights, which cost what trained ones cost. Training is the median of a few steps of every
-phase times the number of steps that its recipe takes. What is not on the machine (extractors' weights) or takes too
-long is written down with the reason. Results that are there are kept; --only measures these anew.
+for: networks have initial weights, which cost what trained ones cost, and so have frozen ones whose weights are not on
+the machine. Training is the median of a few steps of every phase times the number of steps that its recipe takes. What
+takes too long or too much memory is written down with the reason. Results that are there are kept; --only measures
+these anew.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from zoo import provenance, registry  # noqa: E402 - from the checkout beside this file
+from zoo.errors import MissingError, ZooError  # noqa: E402
 from zoo.metrics.base import extractor_card, extractor_cards  # noqa: E402
 from zoo.specs import DatasetCard, ModelCard, TrackCard  # noqa: E402
 from zoo.store import write_json  # noqa: E402
@@ -45,10 +47,18 @@ TRAINED = 0.7
 SEEDS = 3
 TRIALS = 500
 """Test trials that images are made for: the usual number of tracks."""
-STEP_SECONDS, LONGEST = 0.7, 150
+EXTRACTED = 4
+"""Pictures that an extractor sees at once."""
+IMAGENET = 1000
+"""Numbers that a metric's extractor gives where this release has no card of it: logits of ImageNet's classes."""
+FINETUNED, EPOCHS, MOST_STEPS, BATCH = "finetuned_accuracy", 10, 1000, 64
+"""The metric that trains the model's encoder, and how long it does so at most."""
+BACKWARD = 3
+"""A step of training over a forward pass."""
+STEP_SECONDS, LONGEST = 0.7, 900
 REPLICATED, SINGLE = ("model", "shuffled-eeg"), ("other-subject", "gaussian-eeg", "random-codebook")
 """Systems whose images are made for every replicate, and once."""
-MEMORY = 4 * 2**30
+MEMORY = 8 * 2**30
 """What takes more is not measured here."""
 FULL_SIZE = json.loads((ROOT / "benchmarks" / "results" / "full_size_steps-cpu.json").read_text())
 KNOWN = {(row["model"], row["phase"]): row["seconds"] for row in FULL_SIZE}
@@ -92,6 +102,30 @@ def seconds_of(call: Callable[[], object], device: str, *, at_least: int = 1) ->
     return median(found[1:] or found)
 
 
+def why(error: Exception) -> str:
+    """What hindered a measurement, for a reader."""
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return f"takes more than {MEMORY / 2**30:.0f} GiB of memory"
+    told = str(error).partition("\n")[0].rstrip(".")
+    return told if isinstance(error, ZooError) else f"{type(error).__name__}: {told}"
+
+
+def untrained(net: Any) -> None:
+    """Let frozen networks, whose weights may not be here, keep their initial ones; they cost the same."""
+    from torchvision.models import vgg16
+
+    from zoo.backbones import Backbone
+    from zoo.models import eegclip, image2eeg, neurogan, realnet
+
+    eegclip.load_frozen = image2eeg.load_frozen = lambda network, backbone: None
+    Backbone.load = lambda self: None  # type: ignore[method-assign]
+    if isinstance(net, realnet.ReAlNet):
+        realnet.imagenet_state = net.network(0)[0].state_dict
+    if isinstance(net, neurogan.NeuroGAN) and net.config.perceptual == "vgg16":
+        state = {key: value.numpy() for key, value in vgg16().state_dict().items()}
+        neurogan.load_vgg16 = lambda: neurogan.VGG16(state)
+
+
 def look(extractor: str, output: str, pictures: Any) -> np.ndarray:
     """Noise in the place of what a frozen network sees in pictures: its cost is that of extractors."""
     width = extractor_card(extractor).outputs[output]
@@ -103,7 +137,8 @@ def a_model(name: str, device: str, say: Callable[[dict[str, Any]], object]) -> 
     import torch
 
     from zoo import training, weights
-    from zoo.models.base import Classifier, EEGEncoder, EncodingModel, LabelConditioned, Reconstructor, Retriever
+    from zoo.models import base
+    from zoo.models.base import Classifier, EncodingModel, LabelConditioned, Reconstructor, Retriever
 
     card = registry.models.get(name)
     dataset = dataset_of(card)
@@ -121,8 +156,8 @@ def a_model(name: str, device: str, say: Callable[[dict[str, Any]], object]) -> 
         image_labels=np.arange(PICTURES) % n_classes,
         image_of_trial=np.arange(HELD) % PICTURES,
     )
-    data = replace(data, subjects=np.array(["01", "02"])[np.arange(HELD) % 2], look=look)
-    known = {"n_classes": n_classes, "subjects": ("01", "02"), "n_pictures": PICTURES}
+    data = replace(data, subjects=np.full(HELD, "01"), look=look)  # several people share the same steps out
+    known = {"n_classes": n_classes, "subjects": ("01",), "n_pictures": PICTURES}
     torch.manual_seed(0)
     net = weights.build(card, spec, {key: value for key, value in known.items() if key in card.preset}).to(device)
     found: dict[str, Any] = {
@@ -133,9 +168,9 @@ def a_model(name: str, device: str, say: Callable[[dict[str, Any]], object]) -> 
     net.eval()
     trials = torch.from_numpy(data.eeg[: net.micro_batch]).to(device)
     with torch.inference_mode():
-        if isinstance(net, EEGEncoder) and not isinstance(net, LabelConditioned):
+        if isinstance(net, base.EEGEncoder) and not isinstance(net, LabelConditioned):
             features = net.encode(trials)
-            found["encode_seconds"] = seconds_of(lambda: net.encode(trials), device) / len(trials)
+            found["encode_seconds"] = seconds_of(lambda: net.encode(trials), device, at_least=2) / len(trials)
             found["feature_bytes"] = features[0].numel() * 4
         elif isinstance(net, LabelConditioned):
             features = net.encode_labels(torch.zeros(net.micro_batch, dtype=torch.int64, device=device))
@@ -143,12 +178,19 @@ def a_model(name: str, device: str, say: Callable[[dict[str, Any]], object]) -> 
             noise = torch.from_numpy(np.stack([net.draw_noise(rng) for _ in features])).to(device)
             found["decode_seconds"] = seconds_of(lambda: net.decode(features, noise), device) / len(features)
             found["resolution"] = net.resolution
+        if isinstance(net, EncodingModel):
+            shown = torch.rand(net.micro_batch, 3, net.resolution, net.resolution, device=device)
+            found["predict_seconds"] = seconds_of(lambda: net.predict(shown), device, at_least=2) / len(shown)
+        if isinstance(net, Retriever):
+            seen = torch.rand(net.micro_batch, net.n_image_features, device=device)
+            found["embed_seconds"] = seconds_of(lambda: net.embed_images(seen), device) / len(seen)
     found["kind"] = next(
         kind.__name__ for kind in (Reconstructor, Retriever, Classifier, EncodingModel, object) if isinstance(net, kind)
     )
     found["checkpoint_bytes"] = MOMENTS * found["weight_bytes"]
     found["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    say(found | {"phases": {"not_measured": f"took longer than {LONGEST} s"}})
+    say(found | {"phases": {"not_measured": f"a step took longer than {LONGEST // 60} minutes"}})
+    untrained(net)
     found["phases"] = phases(card, net, data, device)
     peaks = [row["peak_mb"] for row in FULL_SIZE if row["model"] == name]
     found["peak_mb"] = max([round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024), *peaks])
@@ -173,20 +215,26 @@ def phases(card: ModelCard, net: Any, data: Any, device: str) -> list[dict[str, 
             )
         return found
     except Exception as error:
-        return {"not_measured": f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"}
+        return {"not_measured": why(error)}
 
 
 def an_extractor(name: str, device: str, say: object) -> dict[str, Any]:
     """Seconds and bytes per image of 64 pixels."""
-    from zoo.metrics.features import load_extractor
+    from zoo.metrics import features
 
     card = extractor_card(name)
-    extract = load_extractor(name, device)
-    images = np.random.default_rng(0).integers(0, 256, (16, 3, 64, 64), dtype=np.uint8)
+    try:
+        extract = features.load_extractor(name, device)
+    except MissingError:
+        net = features.NETWORKS[name]().eval()
+        features._fold_batch_norms(net)
+        extract = features.Extractor(card, net, device)
+    images = np.random.default_rng(0).integers(0, 256, (EXTRACTED, 3, 64, 64), dtype=np.uint8)
     given = (images, images) if card.compares else (images,)
     return {
         "seconds": seconds_of(lambda: extract(*given), device, at_least=2) / len(images),
         "bytes": 4 * sum(card.outputs.values()),
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
 
 
@@ -200,10 +248,11 @@ def a_metric(name: str, device: str, say: object) -> dict[str, Any]:
     spec.loader.exec_module(arrays)
     card = registry.metrics.get(name)
     if card.extractor is not None:
-        arrays.WIDTH = min(4096, extractor_card(card.extractor).outputs[card.output])
+        outputs = next((c.outputs for c in extractor_cards() if c.id == card.extractor), {card.output: IMAGENET})
+        arrays.WIDTH = min(4096, outputs[card.output])
     n = max(TRIALS, card.min_n)
     given = arrays.arrays(card, n)
-    seconds = seconds_of(lambda: arrays.value(card, given), device)
+    seconds = seconds_of(lambda: arrays.value(card, given), device, at_least=2)
     return {"seconds": seconds, "n": n, "seconds_per_sample": seconds / n}
 
 
@@ -212,7 +261,7 @@ MEASURES = {"models": a_model, "extractors": an_extractor, "metrics": a_metric}
 
 def names() -> Iterator[tuple[str, str]]:
     for card in registry.metrics.cards():
-        if "encoder" not in card.needs.values():
+        if card.id != FINETUNED:  # its cost is that of the model
             yield "metrics", card.id
     for extractor in extractor_cards():
         yield "extractors", extractor.id
@@ -232,9 +281,19 @@ def measure(device: str, only: list[str]) -> None:
         found = apart(kind, name, device)
         result[kind][name] = {**found, "load": round(load, 1)}
         result |= {"hardware": provenance.cpu_name() if device == "cpu" else provenance.hardware(device)}
+        result["gigaflops"] = round(gigaflops(device), 1)
         result["packages"] = provenance.versions()
         write_json(path, result)
         print(kind, name, json.dumps(found)[:160], flush=True)
+
+
+def gigaflops(device: str) -> float:
+    """Operations of a product of two float32 matrices in a second, in 10⁹: what the device does at best."""
+    import torch
+
+    torch.set_num_threads(1)
+    a = torch.rand(1024, 1024, device=device)
+    return 2 * len(a) ** 3 / seconds_of(lambda: a @ a, device, at_least=5) / 1e9
 
 
 def apart(kind: str, name: str, device: str) -> dict[str, Any]:
@@ -244,7 +303,7 @@ def apart(kind: str, name: str, device: str) -> dict[str, Any]:
     process = context.Process(target=answer, args=(its, kind, name, device))
     process.start()
     its.close()
-    found: dict[str, Any] = {"not_measured": f"took longer than {LONGEST} s"}
+    found: dict[str, Any] = {"not_measured": f"took longer than {LONGEST // 60} minutes"}
     until, said = time.monotonic() + LONGEST, False
     while mine.poll(max(0.0, until - time.monotonic())):
         try:
@@ -267,7 +326,7 @@ def answer(pipe: Connection, kind: str, name: str, device: str) -> None:
     try:
         pipe.send(MEASURES[kind](name, device, pipe.send))
     except Exception as error:
-        pipe.send({"not_measured": f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"})
+        pipe.send({"not_measured": why(error)})
 
 
 # ---- the board
