@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -13,6 +14,8 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import fields as dataclass_fields
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +25,16 @@ from typer.testing import CliRunner, Result
 
 from tests.cell_worker import CHUNK, REVISIONS, ROWS, SPLIT
 from tests.conftest import build_record
-from zoo import launch, store
+from zoo import launch, registry, store
 from zoo import sweep as sweep_module
 from zoo.cells import Cell, Cells, Ended, Now, Options
 from zoo.cli import app
 from zoo.cli.sweep import _table
 from zoo.errors import IntegrityError, UnknownNameError, UsageError
 from zoo.launch import Here
+from zoo.prefetch import SETTINGS, frozen
 from zoo.record import Record
+from zoo.specs import ModelCard
 from zoo.sweep import Event, Measured, Status, Sweep, Watch, cost, plan, renewed, run
 
 WORKER = (sys.executable, str(Path(__file__).with_name("cell_worker.py")))
@@ -432,6 +437,27 @@ def test_a_damaged_plan_is_named(tmp_path: Path) -> None:
     sweep.path.write_text('{"cells"')
     with pytest.raises(IntegrityError, match=f"^{sweep.path} is damaged .*; delete it and start the sweep again.$"):
         Sweep.read(tmp_path)
+
+
+def test_frozen_networks_of_models_are_brought_too(cache: Path) -> None:
+    asked = "nice,eegclip,eegclip.corrected,image2eeg,linear-encoding,ubp"
+    lines = call("download", "--models", asked, "--datasets", "phantom", "-q", "--dry-run").stdout.splitlines()
+    listed = {line.split()[1]: line for line in lines if line.startswith("extractor")}
+    assert {"clip-vit-l14", "resnet50-imagenet", "googlenet-imagenet", "alexnet", "clip-rn50"} <= listed.keys()
+    assert listed["clip-vit-l14"].startswith("extractor clip-vit-l14  1.7 GB  not here: model.safetensors is not on")
+    assert listed["clip-rn50"].endswith("not here: it is not in this release; what needs it cannot be computed")
+
+
+@pytest.mark.parametrize("card", [card for card in registry.models.cards() if card.builder], ids=lambda card: card.id)
+def test_a_preset_names_the_frozen_network_that_its_model_takes(card: ModelCard) -> None:
+    """``zoo download`` reads cards, not settings that are left out."""
+    module = importlib.import_module(str(card.builder).partition(":")[0])
+    fields = {field.name for kind in vars(module).values() if is_dataclass(kind) for field in dataclass_fields(kind)}
+    for setting in (*SETTINGS, "extractor"):
+        if setting in fields and (setting != "extractor" or card.preset.get("image_network", setting) == "extractor"):
+            assert setting in card.preset
+    if named := [name for name in map(card.preset.get, SETTINGS) if name in ("alexnet", "resnet50", "googlenet")]:
+        assert [*frozen(card)] == [{"alexnet": "alexnet"}.get(named[0], f"{named[0]}-imagenet")]
 
 
 def test_what_a_sweep_needs_is_brought_or_named(cache: Path) -> None:

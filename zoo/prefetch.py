@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from zoo import hub, modelrepo, registry, weights
 from zoo.datasets import base as data_room
-from zoo.errors import MissingError
-from zoo.metrics.base import extractor_cards, weights_path
+from zoo.errors import MissingError, UnknownNameError
+from zoo.metrics.base import extractor_card, extractor_cards, weights_path
+from zoo.packaged import PACKAGED
 from zoo.plan import Progress, Say
-from zoo.specs import DatasetCard, ExtractorCard, ModelCard, Weights
+from zoo.specs import DatasetCard, ModelCard, Weights
+
+SETTINGS = ("backbone", "image_network")
+"""Of models, that name a frozen network with pinned weights; ``extractor`` names one by its extractor."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ def needs(models: Sequence[ModelCard], datasets: Sequence[DatasetCard], progress
     return [
         *(_dataset(card, progress) for card in datasets),
         *_weights(models, datasets, progress, say),
-        *(_extractor(card, progress) for card in _extractors(models, datasets)),
+        *(_extractor(name, progress) for name in _extractors(models, datasets)),
     ]
 
 
@@ -70,23 +75,39 @@ def _weights(
             yield Need("weights", f"{card.id} {published.name}", None, missing, bring)
 
 
-def _extractors(models: Sequence[ModelCard], datasets: Sequence[DatasetCard]) -> list[ExtractorCard]:
-    """Those that metrics of the datasets' tracks look with, and those that presets of the models name."""
+def _extractors(models: Sequence[ModelCard], datasets: Sequence[DatasetCard]) -> list[str]:
+    """Those that metrics of the datasets' tracks look with, and those with the weights of models' frozen networks."""
     tasks, places = {card.task for card in models}, {card.id for card in datasets}
     tracks = [track for track in registry.tracks.cards() if track.task in tasks and track.dataset in places]
-    metrics = {name for track in tracks for name in track.metrics}
-    wanted = {registry.metrics.get(name).extractor for name in metrics}
-    wanted |= {value for card in models for value in card.preset.values() if isinstance(value, str)}
-    return [card for card in extractor_cards() if card.id in wanted and card.file is not None]
+    wanted = {registry.metrics.get(name).extractor for track in tracks for name in track.metrics}
+    wanted |= {name for card in models for name in frozen(card)}
+    return sorted(name for name in wanted if name is not None)
 
 
-def _extractor(card: ExtractorCard, progress: Progress) -> Need:
-    file = card.file
-    assert file is not None
+def frozen(model: ModelCard) -> Iterator[str]:
+    """Extractors with the weights of the networks that a model trains with, as its preset names them."""
+    named = [model.preset.get(setting) for setting in SETTINGS]
+    backbones = {
+        entry["id"]: entry for entry in registry.read_yaml(Path(registry.__file__).with_name("backbones.yaml"))
+    }
+    for name in (name for name in named if name is not None and model.preset.get("pretrained", True)):
+        file = backbones.get(name, {}).get("file")
+        if file is not None:
+            yield next(card.id for card in extractor_cards() if card.file and card.file.sha256 == file["sha256"])
+    if "extractor" in model.preset:
+        yield model.preset["extractor"]
+
+
+def _extractor(name: str, progress: Progress) -> Need:
     try:
+        card = extractor_card(name)
         weights_path(card)
+    except UnknownNameError:
+        return Need("extractor", name, None, "it is not in this release; what needs it cannot be computed")
     except MissingError as error:
-        packaged = (file.url or "").startswith("package:")
+        file = card.file
+        assert file is not None
+        packaged = (file.url or "").startswith(PACKAGED)
         bring = None if packaged else (lambda: hub.fetch(file, progress=progress))
-        return Need("extractor", card.id, file.size, str(error), bring)
-    return Need("extractor", card.id, file.size, None)
+        return Need("extractor", name, file.size, str(error), bring)
+    return Need("extractor", name, card.file.size if card.file else None, None)
