@@ -27,6 +27,7 @@ from torch.optim import Optimizer
 
 from zoo import distributed
 from zoo.errors import IntegrityError, ZooError
+from zoo.gradients import right_gradients
 from zoo.stats import keyed_rng
 from zoo.store import atomic_file
 
@@ -148,7 +149,8 @@ def _fit(recipe: Recipe, path: Path, kept: dict[str, dict[str, Tensor]], seed: i
             report(state.step, recipe.n_steps, f"training {recipe.name}{_shown(state)}")
             rng = keyed_rng("train", seed, recipe.name, state.step)
             with _undisturbed():
-                with torch.autocast(device, dtype=torch.bfloat16, enabled=recipe.amp is not None):
+                autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=recipe.amp is not None)
+                with autocast, right_gradients(device):
                     losses = recipe.step(state.step, rng)
                 if not all(np.isfinite(value) for value in losses.values()):
                     raise ZooError(f"training {recipe.name} diverged at step {state.step}: {losses}; lower the rate.")

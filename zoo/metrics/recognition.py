@@ -170,12 +170,15 @@ def finetuned_accuracy(
     """
     import torch
 
+    from zoo.gradients import right_gradients
+
     train = _trials("train", train_eeg, train_labels, n_classes, min_n=2)
     val = _trials("val", val_eeg, val_labels, n_classes, min_n=0)
     test = _trials("test", test_eeg, test_labels, n_classes, min_n=1)
     _require_seen(train[1], test[1])
     device = next(iter((*model.parameters(), *model.buffers())), torch.zeros(())).device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout draws from the global generator
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices), right_gradients(device.type):  # dropout draws from the global generator
         torch.manual_seed(seed)
         net = _with_head(model, train[0], n_classes, device)
         optimizer = torch.optim.Adam(net.parameters(), lr)
