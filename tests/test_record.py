@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.conftest import build_record
+from zoo import provenance
 from zoo.errors import IntegrityError, UsageError
 from zoo.record import Audit, Record, Value
 from zoo.store import digest
@@ -201,3 +202,12 @@ def test_nan_in_a_file_is_refused(tmp_path: Path) -> None:
     told = r"it holds NaN, which is no number; null with a reason says that there is none$"
     with pytest.raises(UsageError, match=told):
         Record.read(tmp_path / "x.json")
+
+
+# ---- provenance
+
+
+@pytest.mark.parametrize("program", ["/somewhere/bin/zoo", "/somewhere/zoo/__main__.py"])
+def test_the_command_is_what_a_reader_would_type(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", [program, "eval", "eeg2image", "-d", "phantom", "--output-dir", "/home/me/a board"])
+    assert provenance.command() == "zoo eval eeg2image -d phantom --output-dir 'a board'"

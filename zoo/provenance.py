@@ -57,7 +57,8 @@ def git_state() -> tuple[str | None, bool | None]:
 def command() -> str:
     """The command line, with folders of this machine shortened to their last part."""
     words = [Path(word).name if os.sep in word and Path(word).is_absolute() else word for word in sys.argv]
-    return shlex.join(words)
+    program = "zoo" if words[0] == "__main__.py" else words[0]  # python -m zoo, as workers and cells are started
+    return shlex.join([program, *words[1:]])
 
 
 def cpu_name() -> str:
