@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 import zoo
-from zoo import images, registry, scoring, stages
+from zoo import compute, images, registry, scoring, stages
+from zoo.brains import brains
 from zoo.datasets.base import load
 from zoo.errors import IntegrityError, MissingError, UsageError
 from zoo.models.base import EEGEncoder, LabelConditioned
@@ -329,14 +330,38 @@ def test_an_instance_that_cannot_be_evaluated_is_refused_in_a_sentence(changes: 
         make_plan(kind(load("phantom").spec), "phantom")
 
 
+class Blind(EEGEncoder):
+    """Its features are no numbers."""
+
+    def parts(self) -> dict[str, torch.nn.Module]:
+        return {}
+
+    def encode(self, eeg: Tensor) -> Tensor:
+        return torch.full((len(eeg), 2), torch.nan)
+
+
+@pytest.mark.parametrize(("metric", "read"), [("kmeans_accuracy", ["test"]), ("knn_accuracy", ["test", "train"])])
+def test_the_training_role_is_encoded_only_for_metrics_that_read_it(
+    monkeypatch: pytest.MonkeyPatch, metric: str, read: list[str]
+) -> None:
+    plan = make_plan(Blind(load("phantom").spec, None), "phantom", device="cpu")
+    plan = dataclasses.replace(plan, track=plan.track.model_copy(update={"metrics": (metric,), "controls": ()}))
+    encoded: list[int] = []
+
+    def encode(model: EEGEncoder, eeg: Any, rows: np.ndarray, work: stages.Work) -> np.ndarray:
+        encoded.extend(rows)
+        return rows[:, None].astype(np.float32)
+
+    monkeypatch.setattr(compute, "encode", encode)
+    train, given, impossible = brains(plan)
+    assert sorted(set(plan.roles[encoded])) == read
+    np.testing.assert_array_equal(given["model"]()[:, 0], plan.test_rows)
+    np.testing.assert_array_equal(train()[:, 0], plan.train_rows)
+    assert len(encoded) == plan.test_rows.size + plan.train_rows.size
+    assert not impossible
+
+
 def test_a_headline_without_a_value_is_told() -> None:
-    class Blind(EEGEncoder):
-        def parts(self) -> dict[str, torch.nn.Module]:
-            return {}
-
-        def encode(self, eeg: Tensor) -> Tensor:
-            return torch.full((len(eeg), 2), torch.nan)
-
     told: list[str] = []
     options = {"split": "subject-out", "limit": 40, "say": told.append}
     record = zoo.evaluate(Blind(load("phantom").spec, None), "phantom", device="cpu", **options)
@@ -377,7 +402,7 @@ def test_a_label_conditioned_model_gets_the_labels_and_its_controls_the_same() -
     record = zoo.evaluate(model, "phantom", device="cpu", limit=120, replicates=2)
     train, test = (data.labels[rows].tolist() for rows in (plan.train_rows, plan.test_rows))
     model.seen = model.seen[4:]  # two samples of noise for each plan
-    assert model.seen == train + 2 * test  # the second time in place of Gaussian noise
+    assert model.seen == 2 * test + train  # the second time in place of Gaussian noise; for nearest-train
     assert record.provenance.conditioned_on == "label"
     for name in ("shuffled-eeg", "gaussian-eeg", "other-subject"):
         judged = record.controls[name].values["pixel_judge_accuracy"]

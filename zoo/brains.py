@@ -28,7 +28,7 @@ def brains(plan: Plan) -> tuple[Features, dict[str, Features], dict[str, str]]:
         Training features; system → test features; control that cannot be had → reason.
     """
     rows, track = plan.test_rows, plan.track.id
-    train, test = encoding(plan, plan.train_rows), encoding(plan, rows)
+    train, test = training(plan), encoding(plan, rows)
     ids, subjects, labels = plan.data.trials["trial_id"], plan.data.trials["subject"][rows], plan.data.labels[rows]
 
     def dealt(order: np.ndarray) -> Features:
@@ -54,6 +54,16 @@ def brains(plan: Plan) -> tuple[Features, dict[str, Features], dict[str, str]]:
             except UsageError as error:
                 impossible[name] = str(error)
     return train, given, impossible
+
+
+def training(plan: Plan) -> Features:
+    """Features of the training role: made here and now if a metric reads them, else when a control asks for them."""
+
+    def made() -> Features:
+        return encoding(plan, plan.train_rows)
+
+    read = any("train_features" in card.needs.values() for card in plan.metrics)
+    return made() if read else lambda: made()()
 
 
 def encoding(plan: Plan, rows: np.ndarray, eeg: Any = None, **instead: str) -> Features:
