@@ -20,6 +20,7 @@ from leaderboard.submission import (
     NOTE_BYTES,
     RECORD_BYTES,
     UNITS,
+    UPLOAD,
     Placed,
     Submission,
     read_submission,
@@ -27,7 +28,7 @@ from leaderboard.submission import (
     require_named_bytes,
 )
 from zoo import hub
-from zoo.errors import IntegrityError, ZooError
+from zoo.errors import IntegrityError, UsageError, ZooError
 from zoo.record import Record
 from zoo.store import write_bytes
 
@@ -77,7 +78,13 @@ class HubBoard:
         return self._reading().units(record)
 
     def beside(self, record: Record, name: str, most: int) -> bytes | None:
-        self._copy(name)
+        if name.startswith(UPLOAD):  # large, and looked at one record at a time
+            path = f"records/{record.name.removesuffix('.json')}{name}"
+            if (size := self._listed().get(path, 0)) > most:
+                raise UsageError(f"{path} has {size} bytes, more than the {most} of any such file.")
+            self._copy(path)
+        else:
+            self._copy(name)
         return self._reading().beside(record, name, most)
 
     def find(self, id_prefix: str) -> Record:
@@ -101,9 +108,7 @@ class HubBoard:
         """
         pulls = hub.pulls(self.place) if submissions else []
         known = {s.record.run: self._known(s, pulls) for s in submissions}
-        fresh = [s for s in submissions if known[s.record.run] is None]
-        for start in range(0, len(fresh), PER_PULL):
-            batch = fresh[start : start + PER_PULL]
+        for batch in _batches([s for s in submissions if known[s.record.run] is None]):
             with _staged({path: data for s in batch for path, data in s.files.items()}) as folder:
                 url = hub.publish(self.place, folder, message=_title(batch), description=_description(batch))
             known |= {s.record.run: Placed(s.record, str(url), url.new) for s in batch}
@@ -234,6 +239,21 @@ class HubBoard:
     def _commit(self, files: dict[str, bytes], title: str) -> None:
         with _staged(files) as folder:
             hub.publish(self.place, folder, message=title, create_pr=False)
+
+
+def _batches(submissions: Sequence[Submission]) -> Iterator[list[Submission]]:
+    """As many as one pull request takes, by number and by bytes."""
+    batch: list[Submission] = []
+    size = 0
+    for submission in submissions:
+        more = sum(map(len, submission.files.values()))
+        if batch and (len(batch) == PER_PULL or size + more > PULL_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(submission)
+        size += more
+    if batch:
+        yield batch
 
 
 def _is_record(path: str) -> bool:

@@ -34,20 +34,31 @@ def outbox_of(root: Path, url: str) -> Path:
     return root / digest(url)[:16]
 
 
-def choose(paths: Sequence[Path], home: FsBoard, board: Board, outbox: Path, check: Check) -> Chosen:
+def choose(
+    paths: Sequence[Path],
+    home: FsBoard,
+    board: Board,
+    outbox: Path,
+    check: Check,
+    prepare: Callable[[Submission], Submission] | None = None,
+) -> Chosen:
     """The records to send: ``paths``, or all of ``home`` that the board lacks; and what an earlier push could not send.
+
+    Args:
+        prepare: Adds to a submission what else shall go with it.
 
     Raises:
         GateError: One of ``paths`` is not fit to be sent; the sentence says all that is wrong.
         UsageError, IntegrityError: One cannot be read.
     """
-    named = [read_submission(path) for path in paths]
+    more = prepare or (lambda submission: submission)
+    named = [more(read_submission(path)) for path in paths]
     wrong = [sentence for submission in named for sentence in check(submission)]
     if wrong:
         raise GateError("\n".join(["nothing was sent:", *wrong]) if len(wrong) > 1 else f"nothing was sent: {wrong[0]}")
     there = board.names()
     waiting = [*_waiting(outbox)]
-    rest = [*waiting, *([] if paths else _at_home(home, there))]
+    rest = [*waiting, *([] if paths else map(more, _at_home(home, there)))]
     fit, left = {s.record.run: s for s in named}, [] if paths else [*home.problems]
     for submission in rest:
         if submission.record.run not in fit:

@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, Field, StringConstraints, ValidationError, model_validator
 
 from leaderboard.submission import NOTE_BYTES
 from zoo.errors import IntegrityError, UsageError
@@ -22,6 +22,58 @@ from zoo.store import digest, json_bytes
 Kind = Literal["submitted", "validated", "attested", "contested", "settled", "retracted"]
 Level = Literal["self", "validated", "reproduced", "attested"]
 State = Literal["", "contested", "retracted"]
+
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class Part(Spec):
+    """Systems of a record and metrics of theirs; each of the one with each of the other."""
+
+    systems: tuple[Name, ...] = Field(min_length=1, max_length=64)
+    metrics: tuple[Name, ...] = Field(min_length=1, max_length=400)
+    why: str = Field(default="", max_length=300)
+    """Why they were not computed again, where they were not."""
+
+
+class Evidence(Spec):
+    """What stands behind ``validated``: which values were computed again, from what, by what, how exactly."""
+
+    upload_sha256: str = Field(pattern=SHA256)
+    """Of the upload's manifest, which holds that of every file."""
+    zoo: Name
+    """Version that computed them."""
+    device: Literal["cpu", "cuda"]
+    tolerance: float = Field(gt=0, lt=1, allow_inf_nan=False)
+    largest: float = Field(ge=0, allow_inf_nan=False)
+    """How far a value and the one computed again are apart at most."""
+    decided: int = Field(default=0, ge=0)
+    """Values per trial that rounding decided otherwise."""
+    began: tuple[Name, ...] = Field(min_length=1, max_length=400)
+    """Uploaded arrays that were read."""
+    same: tuple[Part, ...] = Field(min_length=1, max_length=64)
+    left: tuple[Part, ...] = Field(default=(), max_length=64)
+
+    @property
+    def n(self) -> int:
+        """How many values agree."""
+        return sum(len(part.systems) * len(part.metrics) for part in self.same)
+
+
+def parts(values: Mapping[tuple[str, str], str]) -> tuple[Part, ...]:
+    """(system, metric) → why, put together: systems with the same metrics, for the same reason, stand in one part.
+
+    Example:
+        >>> [part.systems for part in parts({("model", "fid"): "", ("real", "fid"): "", ("model", "ssim"): "?"})]
+        [('model', 'real'), ('model',)]
+    """
+    metrics: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for (system, metric), why in values.items():
+        metrics[system, why[:300]].append(metric)
+    systems: dict[tuple[tuple[str, ...], str], list[str]] = defaultdict(list)
+    for (system, why), names in metrics.items():
+        systems[tuple(sorted(names)), why].append(system)
+    return tuple(Part(systems=tuple(who), metrics=what, why=why) for (what, why), who in systems.items())
 
 
 class Note(Spec):
@@ -38,14 +90,27 @@ class Note(Spec):
     by: str = Field(min_length=1, max_length=100)
     created: AwareDatetime
     reason: str = Field(default="", max_length=2000)
+    evidence: Evidence | None = None
+    """Of ``validated``, where a machine computed the values again."""
+
+    @model_validator(mode="after")
+    def _evidence_of_values(self) -> Note:
+        if self.evidence is not None and self.kind != "validated":
+            raise ValueError("only 'validated' has evidence")
+        return self
 
     @property
     def name(self) -> str:
         """Path below ``notes/``, with the hash of the content in it."""
-        return f"{self.record[:12]}-{self.run[:8]}/{self.kind}-{digest(self.model_dump(mode='json'))[:12]}.json"
+        return f"{self.record[:12]}-{self.run[:8]}/{self.kind}-{digest(self._plain)[:12]}.json"
+
+    @property
+    def _plain(self) -> dict[str, Any]:
+        """Without what it does not have: notes of before there was evidence keep their names."""
+        return self.model_dump(mode="json", exclude_none=True)
 
     def to_json(self) -> bytes:
-        return json_bytes(self.model_dump(mode="json"))
+        return json_bytes(self._plain)
 
     @classmethod
     def parse(cls, data: bytes, *, path: str) -> Note:
@@ -98,10 +163,18 @@ def standings(records: Iterable[Record], notes: Iterable[Note] = ()) -> dict[str
     return {run: _standing(record, [*runs.values()], said) for runs in same.values() for run, record in runs.items()}
 
 
-def note_of(record: Record, kind: Kind, *, by: str, reason: str = "", created: datetime | None = None) -> Note:
+def note_of(
+    record: Record,
+    kind: Kind,
+    *,
+    by: str,
+    reason: str = "",
+    created: datetime | None = None,
+    evidence: Evidence | None = None,
+) -> Note:
     """A note on ``record``, of now."""
     when = created or datetime.now(UTC).replace(microsecond=0)
-    return Note(record=record.id, run=record.run, kind=kind, by=by, reason=reason, created=when)
+    return Note(record=record.id, run=record.run, kind=kind, by=by, reason=reason, created=when, evidence=evidence)
 
 
 def _standing(record: Record, runs: Sequence[Record], said: Mapping[str, Sequence[Note]]) -> Standing:

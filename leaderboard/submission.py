@@ -11,21 +11,27 @@ from typing import NamedTuple
 
 from zoo.errors import IntegrityError, UsageError
 from zoo.record import Record, name_at, require_file
+from zoo.upload import BYTES as UPLOAD_BYTES
+from zoo.upload import FILE_BYTES as UPLOAD_FILE_BYTES
 
 RECORD_BYTES = 4 << 20
 """A record is some kilobytes; whatever is larger is none, and is not read."""
 UNITS_BYTES = 32 << 20
 """The same for the values per trial beside it."""
-NOTE_BYTES = 1 << 14
-"""A note is a sentence or two."""
+NOTE_BYTES = 1 << 16
+"""A note is a sentence or two, or what was computed again."""
 PICTURE_BYTES = 8 << 20
 SAMPLES_BYTES = 64 << 20
 """All sheets of samples together."""
-MAX_FILES = 400
-"""Files of one record."""
+MAX_FILES = 800
+"""Files of one record: as many sheets of samples, and as many files of an upload."""
 SAFE_NAME = re.compile(r"([a-z0-9][\w.@+-]*/){2,}[0-9a-f]{12}-[0-9a-f]{8}\.json", re.ASCII)
-UNITS, PICTURE, SAMPLES = ".units.parquet", ".png", ".samples/"
-BESIDE = re.compile(r"\.png|\.samples/(manifest\.jsonl|[a-z0-9-]{1,40}\.webp)", re.ASCII)
+UNITS, PICTURE, SAMPLES, UPLOAD = ".units.parquet", ".png", ".samples/", ".upload/"
+BESIDE = re.compile(
+    r"\.png|\.samples/(manifest\.jsonl|[a-z0-9-]{1,40}\.webp)"
+    r"|\.upload/(manifest\.jsonl|[a-z0-9][a-z0-9-]{0,99}\.(webp|safetensors))",
+    re.ASCII,
+)
 """Further files, by what follows the record's name without ``.json``."""
 
 
@@ -44,12 +50,18 @@ class Submission:
 
     Attributes:
         units: The values per trial, as parquet.
-        beside: Grid and sheets of samples, by what follows the record's name (``.png``, ``.samples/manifest.jsonl``).
+        beside: Grid, sheets of samples and what metrics can be computed again from, by what follows the record's name
+            (``.png``, ``.samples/manifest.jsonl``, ``.upload/manifest.jsonl``).
     """
 
     record: Record
     units: bytes | None = None
     beside: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def upload(self) -> dict[str, bytes]:
+        """What its metrics can be computed again from, file name → bytes; empty where nothing was uploaded."""
+        return {name.removeprefix(UPLOAD): data for name, data in self.beside.items() if name.startswith(UPLOAD)}
 
     @property
     def path(self) -> str:
@@ -83,17 +95,17 @@ def read_submission(path: Path, named: str = "") -> Submission:
     """
     record = Record.parse(_bytes(path, RECORD_BYTES, "record"), where=str(path), named=named or name_at(path))
     units, picture = path.with_suffix(UNITS), path.with_suffix(PICTURE)
-    folder = path.with_suffix(SAMPLES.rstrip("/"))
-    if folder.is_symlink():
-        raise UsageError(f"{folder} must be a folder, but is a link; put the files themselves beside the record.")
     beside = {PICTURE: _bytes(picture, PICTURE_BYTES, "picture")} if _there(picture) else {}
-    inside = sorted(folder.iterdir()) if folder.is_dir() else []
-    if len(inside) > MAX_FILES:
-        raise UsageError(f"{folder} holds {len(inside)} files, more than the {MAX_FILES} of any record.")
-    left = SAMPLES_BYTES
-    for file in inside:
-        beside[SAMPLES + file.name] = _bytes(file, left, "folder of samples")
-        left -= len(beside[SAMPLES + file.name])
+    for name, left, what in ((SAMPLES, SAMPLES_BYTES, "folder of samples"), (UPLOAD, UPLOAD_BYTES, "upload")):
+        folder = path.with_suffix(name.rstrip("/"))
+        if folder.is_symlink():
+            raise UsageError(f"{folder} must be a folder, but is a link; put the files themselves beside the record.")
+        inside = sorted(folder.iterdir()) if folder.is_dir() else []
+        if len(inside) > MAX_FILES:
+            raise UsageError(f"{folder} holds {len(inside)} files, more than the {MAX_FILES} of any record.")
+        for file in inside:
+            beside[name + file.name] = _bytes(file, left, what)
+            left -= len(beside[name + file.name])
     return Submission(record, _bytes(units, UNITS_BYTES, "file of values per trial") if _there(units) else None, beside)
 
 
@@ -120,7 +132,7 @@ def refuse_paths(files: Mapping[str, int]) -> tuple[dict[str, list[str]], list[s
         elif record in records and suffix == UNITS:
             limit = UNITS_BYTES
         elif record in records and BESIDE.fullmatch(suffix):
-            limit = PICTURE_BYTES
+            limit = UPLOAD_FILE_BYTES if suffix.startswith(UPLOAD) else PICTURE_BYTES
         else:
             problems.append(
                 f"{shown} has no place on a board: only records/<track>/<model>/ with a record takes files."

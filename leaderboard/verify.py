@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from leaderboard.submission import PICTURE, SAMPLES, Submission
+from leaderboard.submission import PICTURE, SAMPLES, UPLOAD, Submission
 from leaderboard.units import Trials, read_units
 from zoo import stats
 from zoo.errors import ZooError
@@ -23,6 +23,7 @@ from zoo.gallery import MANIFEST, check_sheet, read_manifest
 from zoo.record import Record, Value
 from zoo.specs import MetricCard, TrackCard
 from zoo.store import digest
+from zoo.upload import check, read
 
 LARGEST = 1e9
 """No metric, count or cost of this field comes near it."""
@@ -81,7 +82,7 @@ def problems_of(
     if not found:  # what follows would quote and compute what is broken
         contest = contests(record.identity.track)
         found += [*_gates(record, may), *_of_track(record, contest, may)]
-        found += [*_recomputed(submission, contest), *_pictures(submission)]
+        found += [*_recomputed(submission, contest), *_pictures(submission), *_uploaded(submission)]
     return [f"{record.id[:12]}: {_sentence(text)}" for text in dict.fromkeys(found)]
 
 
@@ -343,7 +344,7 @@ def _aggregate(value: Value, parts: Trials, metric: MetricCard | None) -> Iterat
 def _pictures(submission: Submission) -> Iterator[str]:
     """Pictures are the pictures they are said to be, and of a size that can be looked at."""
     for name, data in submission.beside.items():
-        if sentence := _picture(name, data):
+        if not name.startswith(UPLOAD) and (sentence := _picture(name, data)):
             yield sentence
     samples = {name.removeprefix(SAMPLES): data for name, data in submission.beside.items() if name.startswith(SAMPLES)}
     if not samples:
@@ -362,6 +363,16 @@ def _pictures(submission: Submission) -> Iterator[str]:
     for what, odd in (("misses", {*sheets} - {*samples}), ("has besides", {*samples} - {*sheets, MANIFEST})):
         if odd:
             yield f"its folder of samples {what} {_shown(min(odd))}: the manifest names every sheet."
+
+
+def _uploaded(submission: Submission) -> Iterator[str]:
+    """What its metrics could be computed again from is this record's, whole, and of a size that can be unpacked."""
+    if not (files := submission.upload):
+        return
+    try:
+        check(read(files, record=submission.record.id, run=submission.record.run))
+    except ZooError as error:
+        yield str(error)
 
 
 def _picture(name: str, data: bytes) -> str | None:

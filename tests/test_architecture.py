@@ -15,7 +15,8 @@ ROOMS = ("datasets", "models", "metrics", "audits")
 MORE = {  # what single modules of the board need besides; numpy (zoo.stats), which no table needs, stays with these
     "compare.py": ("zoo.stats",),
     "ties.py": ("zoo.stats",),
-    "verify.py": ("zoo.stats", "zoo.gallery"),
+    "submission.py": ("zoo.upload",),
+    "verify.py": ("zoo.stats", "zoo.gallery", "zoo.upload"),
     "board.py": ("zoo.hub",),
     "hubboard.py": ("zoo.hub",),
     "site.py": ("zoo.gallery",),

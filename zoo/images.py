@@ -19,6 +19,7 @@ from zoo import scoring
 from zoo.audits import controls
 from zoo.datasets.base import EEGDataset
 from zoo.errors import UsageError
+from zoo.leaves import leaf
 from zoo.metrics.base import extractor_card, weights_path
 from zoo.plan import Plan
 from zoo.plots import Grid
@@ -28,6 +29,7 @@ from zoo.specs import ExtractorCard
 from zoo.stages import CHUNK, Stage, Work, once
 from zoo.stats import keyed_rng
 from zoo.store import digest
+from zoo.upload import SAMPLES, SEEN
 
 Features = Callable[[], np.ndarray]
 """EEG features, (n, d), made or read when asked for."""
@@ -68,13 +70,16 @@ class Images:
             card = extractor_card(name)
             if card.compares:
                 for system, replicate, show, identity in self._shows():
-                    self._seen[system, replicate, name] = self._comparison(show, identity, card)
+                    seen = self._comparison(show, identity, card)
+                    made = system in self._generated
+                    self._seen[system, replicate, name] = self._of_made(seen, system, replicate, card) if made else seen
                 continue
             real = self._shown(np.concatenate([self.known, self.reference]), "pictures")
             self._real[name] = self._extraction(real.compute, real.identity, real.n, card)
             for system, stages in self._generated.items():
                 for replicate, stage in enumerate(stages):
-                    self._seen[system, replicate, name] = self._extraction(stage.part, stage.identity, stage.n, card)
+                    seen = self._extraction(stage.part, stage.identity, stage.n, card)
+                    self._seen[system, replicate, name] = self._of_made(seen, system, replicate, card)
             if self.has("mean-image"):
                 mean = self._mean
                 self._seen["mean-image", 0, name] = self._extraction(mean.part, mean.identity, mean.n, card)
@@ -125,7 +130,9 @@ class Images:
             self._seconds, self._made = self._seconds + time.monotonic() - started, self._made + len(made)
             return made
 
-        return Stage("generations", identity, len(ids), compute, f"generating ({system}, replicate {replicate + 1})")
+        stage = Stage("generations", identity, len(ids), compute, f"generating ({system}, replicate {replicate + 1})")
+        side = plan.track.resolution
+        return leaf(plan, f"{SAMPLES}{system}.r{replicate}", stage, ids, (3, side, side))
 
     def _shown(self, stimuli: np.ndarray, what: str, *, mean: bool = False) -> Stage:
         """Real pictures at the track's resolution, or their mean."""
@@ -174,6 +181,13 @@ class Images:
             yield "mean-image", 0, lambda part: self._mean.part(slice(0, 1)), self._mean.identity
 
     # ---- what extractors see
+
+    def _of_made(self, seen: Stage, system: str, replicate: int, card: ExtractorCard) -> Stage:
+        """What an extractor saw in generated images, which an upload may hold in the place of the images."""
+        width = len(card.outputs) if card.compares else sum(card.outputs.values())
+        of = f"{system}.r{replicate}"
+        trials = self.plan.data.trials["trial_id"][self.rows]
+        return leaf(self.plan, f"{SEEN}{card.id}/{of}", seen, trials, (width,), of=SAMPLES + of)
 
     def _extraction(self, show: Pictures, identity: dict[str, Any], n: int, card: ExtractorCard) -> Stage:
         return extraction(show, identity, n, card, self.plan.work.device)

@@ -10,7 +10,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,7 +30,9 @@ from zoo.weights import WeightsInfo
 from zoo.weights import load as load_weights
 
 if TYPE_CHECKING:
+    from zoo.leaves import Leaf
     from zoo.models.base import Model
+    from zoo.upload import Upload
 
 Progress = Callable[[int, int, str], None]
 Say = Callable[[str], object]
@@ -162,6 +164,10 @@ class Plan:
     work: Work
     role: Role = "test"
     """Whose trials are called test trials here; every record is of ``test``."""
+    upload: Upload | None = None
+    """What takes the model's place where somebody's metrics are computed again; there is no model then."""
+    leaves: dict[str, Leaf] = field(default_factory=dict)
+    """Stages that only the model fills, as they are met."""
 
     @cached_property
     def model(self) -> Model:
@@ -289,8 +295,9 @@ class Plan:
 
     @property
     def base_identity(self) -> dict[str, Any]:
-        """What decides everything that is computed."""
-        return {"device": self.work.device, "zoo": __version__}
+        """What decides everything that is computed; nothing of an upload is ever taken for something made here."""
+        uploaded = {} if self.upload is None else {"upload": self.upload.sha256}
+        return {"device": self.work.device, "zoo": __version__, **uploaded}
 
     def units(self, rows: np.ndarray) -> np.ndarray:
         """The track's resampling unit of each trial."""

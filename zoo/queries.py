@@ -18,11 +18,13 @@ from zoo.audits import controls
 from zoo.brains import encoding
 from zoo.errors import UsageError
 from zoo.images import Features
+from zoo.leaves import leaf
 from zoo.plan import Plan
 from zoo.provenance import code_sha256
 from zoo.scoring import GallerySide, Level
 from zoo.stages import Stage
 from zoo.store import digest
+from zoo.upload import GALLERY
 
 TRAIN = 10_000
 """Training trials, chosen by hash, whose features a random codebook takes its mean and covariance from."""
@@ -101,7 +103,8 @@ class Queries:
             "seen": [*plan.facts.sees_by, code_sha256("zoo.metrics.features", "zoo.images")],
             **plan.base_identity,
         }
-        stage = Stage("galleries", identity, self.pictures.size, compute, "embedding pictures")
+        made = Stage("galleries", identity, self.pictures.size, compute, "embedding pictures")
+        stage = leaf(plan, GALLERY, made, plan.data.stimuli.ids[self.pictures], (None,))
         stage.fill(replace(plan.work, shard=None))
         return stage.rows()[:]
 
@@ -116,10 +119,7 @@ class Queries:
             arrays[f"{level}_queries"] = self._given[system, level]
             arrays[f"{level}_own"] = own.copy
             shown = data.stimuli.ids[asked.pictures]
-            together = [f"{who}/{what}" for who, what in zip(asked.people, shown, strict=True)]
-            names[level] = (
-                tuple(map(str, data.trials["trial_id"][plan.test_rows])) if level == "trial" else (*together,)
-            )
+            names[level] = self._names(level)
             by = {"subject": asked.people, "stimulus_id": shown}
             first = np.array([group[0] for group in asked.groups])
             units[level] = np.asarray(by[plan.track.unit] if plan.track.unit in by else plan.units(first)).astype(str)
@@ -140,17 +140,25 @@ class Queries:
             names=names,
         )
 
+    def _names(self, level: Level) -> tuple[str, ...]:
+        """What each query is called: its trial, or the person and the picture."""
+        data, asked = self.plan.data, self.asked[level]
+        if level == "trial":
+            return tuple(map(str, data.trials["trial_id"][self.plan.test_rows]))
+        shown = data.stimuli.ids[asked.pictures]
+        return tuple(f"{who}/{what}" for who, what in zip(asked.people, shown, strict=True))
+
     def _features(self, system: str, level: Level) -> Features:
         """Queries of one system, made here and now if they are not on disk."""
         plan, asked, track = self.plan, self.asked[level], self.plan.track.id
         if system == "random-codebook":
             rows = plan.by_hash(plan.train_rows, TRAIN)
-            train = encoding(plan, rows)
+            train = encoding(plan, rows, name="codebook")
             labels = plan.data.stimuli.labels[asked.pictures]
             return lambda: controls.random_codebook(train(), labels, track)
         if system == "gaussian-eeg":
             eeg = controls.GaussianEEG(plan.data.eeg, plan.train_rows, plan.data.trials["trial_id"], track)
-            return self._encode(level, eeg, instead="gaussian-eeg", track=track)
+            return self._encode(level, eeg, ".gaussian-eeg", instead="gaussian-eeg", track=track)
         own = self._encode(level, plan.data.eeg)
         if system == "model":
             return own
@@ -162,15 +170,17 @@ class Queries:
             raise UsageError(f"{system} is no control of retrieval.")
         return lambda: own()[order]
 
-    def _encode(self, level: Level, eeg: Any, **instead: str) -> Features:
+    def _encode(self, level: Level, eeg: Any, of: str = "", **instead: str) -> Features:
         if level == "trial":
-            return encoding(self.plan, self.plan.test_rows, eeg, **instead)
+            return encoding(self.plan, self.plan.test_rows, eeg, name=f"test{of}", **instead)
         groups = self.asked["mean"].groups
         ids = self.plan.data.trials["trial_id"]
         return encoding(
             self.plan,
             np.arange(len(groups)),
             Means(eeg, groups),
+            name=f"means{of}",
+            keys=self._names("mean"),
             means=digest([ids[group].tolist() for group in groups]),
             **instead,
         )

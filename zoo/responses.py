@@ -16,6 +16,7 @@ import numpy as np
 
 from zoo.audits import controls
 from zoo.errors import UsageError
+from zoo.leaves import leaf
 from zoo.metrics.encoding import Ceilinged, half_splits, representational_similarity, split_half_correlation
 from zoo.plan import FEWEST_UNITS, Plan
 from zoo.plots import correlation_plot, response_plot
@@ -24,6 +25,7 @@ from zoo.scoring import Compared, ResponseSide
 from zoo.stages import Stage, once
 from zoo.stats import keyed_rng
 from zoo.store import digest
+from zoo.upload import PREDICTIONS
 
 BLOCK = 4096
 """Trials in memory at a time."""
@@ -195,7 +197,9 @@ class Responses:
             "people": people,
             **plan.base_identity,
         }
-        return Stage("predictions", identity, self.pictures.size, compute, "predicting EEG")
+        made = Stage("predictions", identity, self.pictures.size, compute, "predicting EEG")
+        shape = (len(people), plan.data.spec.n_channels, plan.data.spec.n_times)
+        return leaf(plan, PREDICTIONS, made, plan.data.stimuli.ids[self.pictures], shape)
 
     # ---- to look at
 

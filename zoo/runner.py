@@ -12,7 +12,7 @@ import io
 import os
 import resource
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,12 +23,13 @@ import numpy as np
 from zoo import __version__, provenance, registry, scoring, stages, weights
 from zoo.audits.duplicates import Pictures, thumbnails
 from zoo.audits.leakage import LeakageReport, audit_split
-from zoo.brains import brains, encoding
+from zoo.brains import brains, dealing, encoding
 from zoo.datasets import base as data_room
 from zoo.datasets.base import EEGDataset
 from zoo.errors import IntegrityError, UsageError, ZooError
 from zoo.gallery import write_gallery
 from zoo.images import Features, Images, seen, seen_anew
+from zoo.leaves import leaf, note
 from zoo.plan import Plan, Progress, config_of, data_identity, identify, make_plan, pick_device, silent, split_sha, warn
 from zoo.plots import confusion_plot, sample_grid
 from zoo.queries import Queries
@@ -36,8 +37,9 @@ from zoo.record import Audit, Cost, Identity, Provenance, Record, System, Value
 from zoo.responses import Responses
 from zoo.scoring import EEGSide, Scored
 from zoo.specs import ModelCard, Split
-from zoo.stages import Stage, Work
+from zoo.stages import TRIALS, Stage, Work
 from zoo.store import cache_dir, digest, stage_dir, write_bytes
+from zoo.upload import LOGITS
 
 if TYPE_CHECKING:
     from zoo.models.base import Classifier, Model
@@ -216,7 +218,7 @@ def evaluate(
         raise stages.ShardsMissingError
     judged = _audited(plan)
     try:
-        result = _score(plan)
+        result = scored(plan)
     except (ZooError, stages.ShardsMissingError):
         raise
     except Exception as error:
@@ -228,6 +230,7 @@ def evaluate(
     path = board / "records" / record.name
     write_bytes(path.with_suffix(".units.parquet"), units)
     record.write(path)
+    note(record, plan)
     if (headline := result.values[plan.track.headline]).value is None:
         options.get("say", warn)(
             f"{plan.track.headline}, the headline of {identity.track}, has no value: {headline.reason}."
@@ -316,7 +319,7 @@ def _draw_confusion(plan: Plan, path: Path) -> None:
     if not kept.exists():
         from sklearn.metrics import confusion_matrix
 
-        named = _logits(plan, encoding(plan, plan.test_rows)()).argmax(axis=1)
+        named = _logits(plan, "model", {"model": encoding(plan, plan.test_rows)}).argmax(axis=1)
         counts = confusion_matrix(plan.data.labels[plan.test_rows], named, labels=range(len(plan.data.concepts)))
         title = f"{plan.info.model} on {plan.track.id}"
         confusion_plot(counts, kept, concepts=tuple(plan.data.concepts), title=title)
@@ -354,7 +357,7 @@ class Result:
         return path.read_bytes()
 
 
-def _score(plan: Plan) -> Result:
+def scored(plan: Plan) -> Result:
     """Encode, generate, extract and measure; every stage first fills this shard's chunks, then all are gathered.
 
     Every shard encodes all trials: that is quick, and what the controls do with the features needs all of them.
@@ -414,7 +417,7 @@ def _sides(plan: Plan) -> tuple[Sides, Images | None, Responses | None, dict[str
         made = images
 
         def eeg_side(name: str) -> EEGSide | None:
-            return _eeg_side(plan, name, train, given[name]) if name in given and name != "random-codebook" else None
+            return _eeg_side(plan, name, train, given) if name in given and name != "random-codebook" else None
 
         sides["eeg"] = eeg_side
         sides["images"] = lambda name: made.side(name) if made is not None and made.has(name) else None
@@ -428,7 +431,7 @@ def _fill(plan: Plan, needed: Iterable[Stage]) -> None:
             stage.fill(work)
 
 
-def _eeg_side(plan: Plan, system: str, train: Features, test: Features) -> EEGSide:
+def _eeg_side(plan: Plan, system: str, train: Features, given: Mapping[str, Features]) -> EEGSide:
     """What the EEG metrics of one system may be given."""
     data = plan.data
     identity = {
@@ -444,20 +447,34 @@ def _eeg_side(plan: Plan, system: str, train: Features, test: Features) -> EEGSi
     arrays: dict[str, Callable[[], Any]] = {
         "train_features": train,
         "train_labels": lambda: data.labels[plan.train_rows],
-        "test_features": test,
+        "test_features": given[system],
         "test_labels": lambda: data.labels[plan.test_rows],
-        "test_logits": lambda: _logits(plan, test()),
+        "test_logits": lambda: _logits(plan, system, given),
         "test_units": lambda: units,
         "n_classes": lambda: len(data.concepts),
     }
     return EEGSide(identity, arrays, units, (lambda: _finetune(plan)) if system == "model" else None)
 
 
-def _logits(plan: Plan, features: np.ndarray) -> np.ndarray:
-    """What the model's own classifier makes of features."""
-    from zoo import compute
+def _logits(plan: Plan, system: str, given: Mapping[str, Features]) -> np.ndarray:
+    """What the model's own classifier makes of the test trials of a system; dealt anew, of trials dealt anew."""
+    if (order := dealing(plan, system)) is not None:
+        dealt: np.ndarray = _logits(plan, "model", given)[order]
+        return dealt
 
-    return compute.logits(cast("Classifier", plan.model), features, plan.work)
+    def compute(part: slice) -> np.ndarray:
+        from zoo import compute
+
+        return compute.logits(cast("Classifier", plan.model), given[system]()[part], plan.work)
+
+    rows = plan.test_rows
+    identity = {**plan.identity_of(rows), "for": system, "track": plan.track.id}
+    made = Stage("logits", identity, rows.size, compute, "classifying", TRIALS)
+    keys, width = plan.data.trials["trial_id"][rows], len(plan.data.concepts)
+    stage = leaf(plan, LOGITS + system, made, keys, (width,))
+    stage.fill(replace(plan.work, shard=None))
+    logits: np.ndarray = stage.rows()[:]
+    return logits
 
 
 def _finetune(plan: Plan) -> np.ndarray:

@@ -24,7 +24,7 @@ from zlib import crc32
 import numpy as np
 
 from zoo.crew import Crew, here
-from zoo.errors import IntegrityError
+from zoo.errors import IntegrityError, UsageError
 from zoo.store import claim, read_json, stage_dir, write_bytes, write_json
 
 Progress = Callable[[int, int, str], None]
@@ -168,14 +168,22 @@ class Stage:
     chunk: int = CHUNK
     ids: Sequence[str] = ()
     """Of the samples, one per row; their numbers if there are none."""
+    lacking: str = ""
+    """Why its rows cannot be had here, if they cannot: it is filled with nothing, and whoever reads it is told."""
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where its chunks lie."""
+        return stage_dir(self.kind, {**self.identity, "n": self.n, "chunk": self.chunk})
 
     @cached_property
     def _paths(self) -> tuple[Path, ...]:
-        folder = stage_dir(self.kind, {**self.identity, "n": self.n, "chunk": self.chunk})
-        return tuple(folder / f"{index:05d}.npy" for index in range(-(-self.n // self.chunk)))
+        return chunks(self.folder, self.n, self.chunk)
 
     def fill(self, work: Work) -> None:
         """Compute this shard's chunks that are not on disk; without one all of them, with all who are at it too."""
+        if self.lacking:
+            return
         first, step = work.shard or (work.crew.rank, work.crew.size)
         own = range(first, len(self._paths), step)
         for index in own:
@@ -227,13 +235,21 @@ class Stage:
         Raises:
             ShardsMissingError: Chunks of other shards are not here.
             IntegrityError: A chunk does not have a row for each of its samples, or a sample is there twice.
+            UsageError: They cannot be had here.
         """
+        if self.lacking:
+            raise UsageError(self.lacking)
         start, stop, _ = part.indices(self.n)
         return Rows(self._whole, self.chunk, stop - start, start, columns)
 
     def part(self, part: slice) -> np.ndarray:
         """Rows of one chunk that is on disk, whether or not the others are."""
         return _load(self._paths[part.start // self.chunk])
+
+
+def chunks(folder: Path, n: int, chunk: int) -> tuple[Path, ...]:
+    """Files of a stage of ``n`` rows."""
+    return tuple(folder / f"{index:05d}.npy" for index in range(-(-n // chunk)))
 
 
 def once(kind: str, identity: dict[str, Any], compute: Callable[[], np.ndarray]) -> np.ndarray:

@@ -11,6 +11,8 @@ import typer
 from zoo.cli.common import BoardUrl, Json, console, group, print_json, require_board, show_board
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from leaderboard.export import Named
     from leaderboard.hubboard import HubBoard
     from leaderboard.submission import Placed, Submission
@@ -41,6 +43,15 @@ def push(
         str | None,
         typer.Option("--board", help="hub:organisation/name, a folder or an fsspec URL; the zoo's own if omitted."),
     ] = None,
+    samples: Annotated[
+        bool, typer.Option("--samples", help="Send the generated images too, lossless: others can then score them.")
+    ] = False,
+    features: Annotated[
+        bool,
+        typer.Option(
+            "--features", help="Send features of EEG, logits, predictions; without --samples, what extractors saw too."
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, and say what would be sent.")] = False,
     allow_partial: Partial = False,
     allow_unaudited: Unaudited = False,
@@ -51,7 +62,8 @@ def push(
     """Send records to a board; one that is there already is left alone.
 
     Without records: all complete ones of this machine that the board has not. On the Hub, each push proposes a pull
-    request. A record that could not be sent is kept and sent by the next push to that board.
+    request. A record that could not be sent is kept and sent by the next push to that board. From what --samples and
+    --features add, others can compute its metrics again: see 'zoo leaderboard validate'.
     """
     from leaderboard.board import FsBoard, open_board
     from leaderboard.pushing import choose, outbox_of, send
@@ -63,19 +75,39 @@ def push(
     public = not isinstance(target, FsBoard)
     allowed = _allowed(allow_partial, allow_unaudited, allow_dirty, allow_unscored, allow_unknown_track or not public)
     outbox = outbox_of(cache_dir("outbox"), str(Path(url).resolve()) if not public and "://" not in url else url)
-    chosen = choose(records or (), home, target, outbox, lambda submission: _problems(submission, allowed))
+    prepare = _packed(samples=samples, features=features) if samples or features else None
+    chosen = choose(records or (), home, target, outbox, lambda found: faults(found, allowed), prepare)
     for sentence in chosen.left:
         sys.stderr.write(f"left out: {sentence}\n")
     if dry_run:
         for submission in chosen.submissions:
-            size = sum(map(len, submission.files.values()))
+            size, upload = sum(map(len, submission.files.values())), submission.upload
+            said = f"({len(submission.files)} files, {size} bytes)"
+            if upload:
+                said = (
+                    f"{said[:-1]}; of these {len(upload)}, {sum(map(len, upload.values()))} bytes, to score it again)"
+                )
             known = submission.record.name in chosen.there
-            said = "is there already" if known else f"({len(submission.files)} files, {size} bytes)"
-            sys.stdout.write(f"{submission.path} {said}\n")
+            sys.stdout.write(f"{submission.path} {'is there already' if known and not upload else said}\n")
         return
     _say(send(chosen.submissions, target, outbox))
     if not chosen.submissions:
         sys.stderr.write(f"nothing to send: {url} has every complete record of this machine\n")
+
+
+def _packed(*, samples: bool, features: bool) -> Callable[[Submission], Submission]:
+    """What adds to a submission that from which its metrics can be computed again."""
+    from dataclasses import replace
+
+    from leaderboard.submission import UPLOAD
+    from zoo.leaves import pack
+
+    def prepare(submission: Submission) -> Submission:
+        found = pack(submission.record, samples=samples, features=features)
+        others = {name: data for name, data in submission.beside.items() if not name.startswith(UPLOAD)}
+        return replace(submission, beside={**others, **{UPLOAD + name: data for name, data in found.items()}})
+
+    return prepare
 
 
 def _say(placed: list[Placed]) -> None:
@@ -191,7 +223,7 @@ def leaderboard_verify(
             raise UsageError(f"--merge and --close are for pull requests, but {target} is none; leave them out.")
         else:
             try:
-                problems = _problems(read_submission(Path(target)), allowed)
+                problems = faults(read_submission(Path(target)), allowed)
             except ZooError as error:
                 problems = [str(error)]
         wrong += len(problems)
@@ -208,7 +240,7 @@ def _judge(board: HubBoard, number: int, allowed: Allowed, *, merge: bool, close
     from html import escape
 
     offered = board.offered(number)
-    problems = [*offered.problems, *(found for s in offered.submissions for found in _problems(s, allowed))]
+    problems = [*offered.problems, *(found for s in offered.submissions for found in faults(s, allowed))]
     if problems and close:
         board.refuse(offered, "Not merged:\n\n" + "\n".join(f"- {escape(problem)}" for problem in problems[:50]))
     elif not problems and merge:
@@ -306,7 +338,13 @@ def _allowed(partial: bool, unaudited: bool, dirty: bool, unscored: bool, unknow
     return Allowed(partial, unaudited, dirty, unscored, unknown_tracks)
 
 
-def _problems(submission: Submission, allowed: Allowed) -> list[str]:
+def anything_allowed() -> Allowed:
+    """For what lies on a board already: only what is false in itself is wrong."""
+    return _allowed(True, True, True, True, True)
+
+
+def faults(submission: Submission, allowed: Allowed) -> list[str]:
+    """One sentence for everything that is wrong with a submission."""
     from leaderboard.verify import problems_of
 
     return problems_of(submission, _contest, allowed)
