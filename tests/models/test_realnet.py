@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -503,9 +504,10 @@ def test_imagenet_weights_are_known_by_the_digits_in_their_name(
         "to make it, get that file from https://github.com/dicarlolab/CORnet and run: zoo weights convert cornet-s "
         "--from cornet_s-1d3f7974.pth   or start from chance: --set init=random"
     )
-    conversion.convert("cornet-s", named)
-    with pytest.raises(MissingError):
-        realnet.imagenet_state()  # converted, but not the file with those digits
+    folder, _ = conversion.convert("cornet-s", named)
+    other = f"its sha256 are published; {folder.name} is of a file whose sha256 begins with {digits}.\nto make it, get"
+    with pytest.raises(MissingError, match=re.escape(other)):
+        realnet.imagenet_state()
     monkeypatch.setattr(realnet, "IMAGENET", named.name)
     assert same(model.network(0)[0].state_dict(), realnet.imagenet_state())
     started = build(SMALL_EEG, **{**TINY, "init": "imagenet"})

@@ -421,16 +421,18 @@ def imagenet_state() -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     digits = Path(IMAGENET).stem.partition("-")[2]
+    others = []
     for folder, info in weights.available("cornet-s"):
-        sources = info.receipt.get("source_sha256", {}).values()
-        if any(str(sha).startswith(digits) for sha in sources):
-            weights.read_info(folder)
-            state = load_file(folder / "model.safetensors")
-            prefix = "backbone0."
-            return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        for sha in map(str, info.receipt.get("source_sha256", {}).values()):
+            if sha.startswith(digits):
+                weights.read_info(folder)
+                state = load_file(folder / "model.safetensors")
+                prefix = "backbone0."
+                return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            others.append(f"; {info.name} is of a file whose sha256 begins with {sha[:8]}")
     raise MissingError(
         f"ReAlnet starts from CORnet-S trained on ImageNet ({IMAGENET}), which is not on this machine and cannot be "
-        "fetched, since only the first digits of its sha256 are published.\n"
+        f"fetched, since only the first digits of its sha256 are published{''.join(others)}.\n"
         f"to make it, get that file from https://github.com/dicarlolab/CORnet and run: zoo weights convert cornet-s "
         f"--from {IMAGENET}   or start from chance: --set init=random"
     )
