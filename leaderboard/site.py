@@ -44,6 +44,17 @@ SPARKS = 6
 """Rows of a track on the start page."""
 METRIC = ("id", "title", "higher_is_better", "definition", "chance", "source")
 """What the page shows of a metric's card."""
+LISTED: dict[str, tuple[str, ...]] = {
+    "models": ("id", "title", "task", "licence", "paper", "n_claims", "file", "n"),
+    "datasets": (
+        *("id", "title", "n_trials", "n_subjects", "pairing", "licence"),
+        *("citation", "source", "doi", "file", "n"),
+    ),
+    "tracks": ("id", "task", "dataset", "split"),
+}
+"""What lists and other pages need of a card; the rest lies in the file of its own page."""
+DIGITS = 6
+"""Significant digits of a number on a page: more than any interval has. ``data/`` holds them all."""
 LICENCE = (
     "The tables and records in this folder are published under CC BY 4.0\n"
     "(https://creativecommons.org/licenses/by/4.0/): use them, and name their authors and this board.\n"
@@ -87,7 +98,10 @@ def build_site(board: Shelf, folder: Path, cards: Cards | None = None, *, pictur
     known = cards or Cards()
     once = _Once(board)
     ranked = tables_of(once, protocols=_protocols(known))
-    site = _Site(once.kept, ranked, board, known, pictures, [*once.problems])
+    said: dict[str, list[Note]] = defaultdict(list)
+    for note in sorted(once.notes(), key=lambda note: (note.created, note.name)):
+        said[note.run].append(note)
+    site = _Site(once.kept, ranked, board, known, pictures, said, [*once.problems])
     with atomic_folder(folder) as work:
         shutil.copytree(PAGE, work, dirs_exist_ok=True)
         site.write(work)
@@ -155,6 +169,8 @@ class _Site:
     board: Shelf
     cards: Cards
     pictures: bool
+    said: Mapping[str, Sequence[Note]] = field(default_factory=dict)
+    """Notes by run, the oldest first."""
     problems: list[str] = field(default_factory=list)
 
     @cached_property
@@ -183,8 +199,9 @@ class _Site:
 
     @cached_property
     def runnable(self) -> set[str]:
-        """Models that some registry has the code of: only these can a command train or evaluate."""
-        return {card["id"] for card in self.cards.models if card.get("builder")}
+        """Models and datasets that some registry has the code of: only these can a command evaluate or prepare."""
+        cards = (*self.cards.models, *self.cards.datasets)
+        return {card["id"] for card in cards if card.get("builder") or card.get("loader")}
 
     @cached_property
     def claims(self) -> list[dict[str, Any]]:
@@ -202,10 +219,11 @@ class _Site:
         galleries = {run: shown for run, record in self.by_run.items() if (shown := self._gallery(record, work))}
         for track in self.tables:
             _put(work / "tracks", file_name(track), self._track(track, galleries))
-        for model, results in self._results().items():
-            _put(work / "models", file_name(model), {"id": model, "results": results})
-        for dataset, audits in self._audits().items():
-            _put(work / "datasets", file_name(dataset), {"id": dataset, "audits": audits})
+        results, audits = self._results(), self._audits()
+        for model, card in self.known["models"].items():
+            _put(work / "models", file_name(model), {**_brief(card), "results": results.get(model, [])})
+        for dataset, card in self.known["datasets"].items():
+            _put(work / "datasets", file_name(dataset), {**_brief(card), "audits": audits.get(dataset, [])})
         for run, record in self.by_run.items():
             _put(work / "records", stem(record), self._record(record, galleries.get(run)))
         _put(work, "records", sorted(map(stem, self.by_run.values())))
@@ -215,13 +233,18 @@ class _Site:
 
     # ---- the start page
 
-    def _index(self, galleries: Mapping[str, Any]) -> dict[str, Any]:
-        tracks = [self._card_of_track(track) for track in sorted({*self.tables, *(c["id"] for c in self.cards.tracks)})]
-        models = {card["id"]: dict(card) for card in self.cards.models}
-        datasets = {card["id"]: dict(card) for card in self.cards.datasets}
+    @cached_property
+    def known(self) -> dict[str, dict[str, Mapping[str, Any]]]:
+        """Cards of models and datasets by id; of those that are in no registry, the id."""
+        models: dict[str, Mapping[str, Any]] = {card["id"]: card for card in self.cards.models}
+        datasets: dict[str, Mapping[str, Any]] = {card["id"]: card for card in self.cards.datasets}
         for record in self.records:
             models.setdefault(record.identity.model, {"id": record.identity.model})
             datasets.setdefault(record.identity.dataset, {"id": record.identity.dataset})
+        return {"models": dict(sorted(models.items())), "datasets": dict(sorted(datasets.items()))}
+
+    def _index(self, galleries: Mapping[str, Any]) -> dict[str, Any]:
+        tracks = [self._card_of_track(track) for track in sorted({*self.tables, *(c["id"] for c in self.cards.tracks)})]
         evaluated = Counter(record.identity.model for record in self.records)
         used = Counter(record.identity.dataset for record in self.records)
         return {
@@ -234,20 +257,26 @@ class _Site:
             },
             "newest": max((record.provenance.created for record in self.records), default=None),
             "tracks": tracks,
-            "models": [
-                {**_brief(card), "file": file_name(name), "n": evaluated[name]} for name, card in sorted(models.items())
-            ],
-            "datasets": [
-                {**_brief(card), "file": file_name(name), "n": used[name]} for name, card in sorted(datasets.items())
-            ],
+            "models": [self._listed("models", name, evaluated[name]) for name in self.known["models"]],
+            "datasets": [self._listed("datasets", name, used[name]) for name in self.known["datasets"]],
             "metrics": [{key: card.get(key) for key in METRIC} for card in self.cards.metrics],
             "hero": self._hero(galleries),
         }
 
+    def _listed(self, kind: str, name: str, n: int) -> dict[str, Any]:
+        """A card as lists show it: of what it is made of, only whether and what of it this release can make."""
+        card = self.known[kind][name]
+        brief = {**_brief(card), "file": file_name(name), "n": n}
+        found = {key: brief[key] for key in LISTED[kind] if key in brief}
+        found |= {key: bool(card[key]) or None for key in ("builder", "loader") if key in card}
+        if card.get("splits"):
+            found["splits"] = [{"id": split["id"], "protocol": split["protocol"]} for split in card["splits"]]
+        return found
+
     def _card_of_track(self, track: str) -> dict[str, Any]:
         """A track as the start page lists it: its best rows and what shuffled EEG scores there."""
-        card = next((dict(card) for card in self.cards.tracks if card["id"] == track), {"id": track})
-        card.pop("metrics", None)
+        whole = next((card for card in self.cards.tracks if card["id"] == track), {"id": track})
+        card = {key: whole[key] for key in LISTED["tracks"] if key in whole}
         tables = self.tables.get(track, [])
         if not tables:
             return {**card, "file": None, "n": 0}
@@ -306,7 +335,7 @@ class _Site:
                 for row in ranked
             ],
             "tables": [self._table(table) for table in self.tables[track]],
-            "comparisons": [_lean(found) for found in self._comparisons(track)],
+            "comparisons": [_told_once(found) for found in self._comparisons(track)],
         }
 
     def _table(self, table: Table) -> dict[str, Any]:
@@ -437,26 +466,33 @@ class _Site:
 
     def _record(self, record: Record, gallery: list[dict[str, Any]] | None) -> dict[str, Any]:
         """The record without what it says twice, how to make it again, and its samples."""
-        whole = record.model_dump(mode="json", exclude_unset=True)
-        whole["values"] = {
-            name: {key: part for key, part in value.items() if part is not None and part not in ([], {})}
-            for name, value in whole["values"].items()
-        }
+        whole, of = record.model_dump(mode="json", exclude_unset=True), record.identity
+        whole["values"] = {}
+        unmeasured: dict[str, list[str]] = defaultdict(list)
+        methods: dict[str, int] = {}
+        for name, value in record.values.items():
+            if value.value is None:
+                unmeasured[str(value.reason)].append(name)
+            if value.value is not None or name == record.headline:
+                measured = _lean(value.model_dump(mode="json", exclude={"signature", "p_method"}))
+                if value.interval_method is not None:
+                    measured["interval_method"] = methods.setdefault(value.interval_method, len(methods))
+                whole["values"][name] = measured
+        whole["methods"], whole["unmeasured"] = [*methods], [*unmeasured.items()]
         whole["identity"].pop("metrics")
-        for control in whole["controls"].values():
-            control["values"] = {
-                name: {key: value[key] for key in ("value", "interval") if value.get(key) is not None}
-                for name, value in control["values"].items()
-                if value["value"] is not None
-            }
+        whole["controls"] = {
+            name: {metric: span for metric, value in control.values.items() if (span := _span(value)) is not None}
+            for name, control in record.controls.items()
+        }
         return {
             **whole,
             "id": record.id,
             "run": record.run,
             "stem": stem(record),
             "path": f"records/{record.name}",
-            "again": commands(record) if record.identity.model in self.runnable else None,
-            "gallery": gallery,
+            "again": commands(record) if {of.model, of.dataset} <= self.runnable else None,
+            "said": [_said(note) for note in self.said.get(record.run, ()) if note.record == record.id] or None,
+            "gallery": None if gallery is None else _once_each(gallery),
         }
 
     def _gallery(self, record: Record, work: Path) -> list[dict[str, Any]] | None:
@@ -574,8 +610,48 @@ def _lean(value: Any) -> Any:
     return [_lean(part) for part in value] if type(value) in (list, tuple) else value
 
 
+def _told_once(comparison: dict[str, Any]) -> dict[str, Any]:
+    """A comparison without what no page shows, each reason spelled once: pairs have its number."""
+    found = _lean(comparison)
+    reasons = list(dict.fromkeys(pair["reason"] for pair in found["differences"] if "reason" in pair))
+    for pair in found["differences"]:
+        for left in ("samples", "seeds"):
+            pair.pop(left, None)
+        if "reason" in pair:
+            pair["reason"] = reasons.index(pair["reason"])
+    return {**found, "reasons": reasons}
+
+
 def _of_sheet(sheet: Sheet) -> dict[str, Any]:
     return sheet.model_dump(mode="json", exclude={"sha256"})
+
+
+def _once_each(sheets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Sheets of the same trials name them once: the later ones say which sheet has them."""
+    found: list[dict[str, Any]] = []
+    for sheet in sheets:
+        same = next((k for k, other in enumerate(found) if other.get("trials") == sheet["trials"]), None)
+        left = () if same is None else ("trials", "concepts")
+        found.append({key: value for key, value in sheet.items() if key not in left})
+        if same is not None:
+            found[-1]["as"] = same
+    return found
+
+
+def _said(note: Note) -> dict[str, Any]:
+    """A note as the page of its record shows it."""
+    whole = note.model_dump(mode="json", exclude_none=True, exclude={"record", "run", "schema_version"})
+    if note.evidence is not None:
+        whole["evidence"]["n"] = note.evidence.n
+    return whole
+
+
+def _rounded(value: Any) -> Any:
+    if type(value) is float:
+        return float(f"{value:.{DIGITS}g}")
+    if type(value) is dict:
+        return {key: _rounded(part) for key, part in value.items()}
+    return [_rounded(part) for part in value] if type(value) in (list, tuple) else value
 
 
 def _put(folder: Path, name: str, value: Any) -> None:
@@ -583,5 +659,5 @@ def _put(folder: Path, name: str, value: Any) -> None:
 
     The data is a string to be parsed, never a program; ``__proto__`` in it is a name like any other.
     """
-    text = json.dumps(value, allow_nan=False, separators=(",", ":")).replace("\\", "\\\\").replace("'", "\\'")
+    text = json.dumps(_rounded(value), allow_nan=False, separators=(",", ":")).replace("\\", "\\\\").replace("'", "\\'")
     (folder / f"{name}.js").write_text(f"zoo.put('{text}')\n", encoding="ascii")

@@ -32,6 +32,9 @@ from zoo.record import Record, Value
 Make = Callable[..., Record]
 BOARD = Path(__file__).resolve().parents[2] / "leaderboard"
 OBJECTS = "reconstruction/envisioned-speech-object.subject-out@1"
+SIX = 5e-6
+"""Pages have six digits."""
+NUMBERS = ("a", "b", "difference", "interval", "p", "effect")
 CARD = {
     "id": "model-1", "family": "f", "title": "A model", "task": "reconstruction", "builder": "package:model",
     "paper": "p", "licence": "l",
@@ -70,15 +73,17 @@ def test_ranks_and_values_are_those_of_the_terminal(objects: tuple[Path, Path]) 
     (shown,) = json.loads(called.stdout)
     (table,) = put(site / "tracks" / f"{file_name(OBJECTS)}.js")["tables"]
     rows = [row for row in table["rows"] if row["kind"] == "entry"]
-    for of in ("name", "rank", "margin", "verdict", "selection", "level", "overlap"):
+    for of in ("name", "rank", "verdict", "selection", "level", "overlap"):
         assert [row[of] for row in rows] == [entry[of] for entry in shown["entries"]], of
+    assert [row["margin"] for row in rows] == pytest.approx([entry["margin"] for entry in shown["entries"]], rel=SIX)
     everything = [*shown["entries"], *shown["controls"]]
     assert len(table["metrics"]) == 5
     for metric, column in zip(table["metrics"], table["values"], strict=True):
         for row, value in zip(everything, column, strict=True):
             known = row["values"].get(metric["id"]) or {"value": None}
             spelled = None if known["value"] is None else [known["value"], *(known["interval"] or [])]
-            assert spelled == value, (row["name"], metric["id"])
+            assert spelled is None or spelled == pytest.approx(value, rel=SIX), (row["name"], metric["id"])
+            assert (spelled is None) == (value is None)
 
 
 def test_comparisons_are_those_of_zoo_compare(objects: tuple[Path, Path]) -> None:
@@ -91,9 +96,13 @@ def test_comparisons_are_those_of_zoo_compare(objects: tuple[Path, Path]) -> Non
         said = json.loads(called.stdout)
         assert [pair["metric"] for pair in shown["differences"]] == [pair["metric"] for pair in said["differences"]]
         for one, other in zip(shown["differences"], said["differences"], strict=True):
-            assert one == {key: value for key, value in other.items() if value not in (None, [])} | {
-                key: other[key] for key in ("samples", "seeds")
-            }
+            told = {key: value for key, value in other.items() if value not in (None, [])}
+            assert {*one} == {*told} - {"samples", "seeds"}
+            for key, value in one.items():
+                if key == "reason":
+                    assert shown["reasons"][value] == told[key]
+                else:
+                    assert value == (pytest.approx(told[key], rel=SIX) if key in NUMBERS else told[key]), key
         assert shown.get("notes", []) == said["notes"]
 
 
@@ -183,11 +192,19 @@ def test_commands_quote_what_a_stranger_named(make_record: Make) -> None:
 
 def test_only_a_registered_model_can_be_made_again(tmp_path: Path, make_record: Make) -> None:
     known, strange, announced = (make_record(name) for name in (CARD["id"], "local-mine", "later"))
-    cards = Cards(models=[CARD, {**CARD, "id": "later", "builder": None}])
+    data = [{"id": "phantom", "loader": "zoo.datasets.phantom:load"}]
+    cards = Cards(models=[CARD, {**CARD, "id": "later", "builder": None}], datasets=data)
     site, _ = site_of(tmp_path, [known, strange, announced], cards)
     again = [put(site / "records" / f"{stem(record)}.js")["again"] for record in (known, strange, announced)]
     assert again == [commands(known), None, None]
     assert put(site / "records.js") == sorted(stem(record) for record in (known, strange, announced))
+    other = make_record(CARD["id"], dataset="my-eeg")
+    site, _ = site_of(tmp_path / "other", [other], cards)
+    assert put(site / "records" / f"{stem(other)}.js")["again"] is None, "no registry prepares its recordings"
+    assert put(site / "data.js")["datasets"] == [
+        {"id": "my-eeg", "file": file_name("my-eeg"), "n": 1},
+        {"id": "phantom", "file": file_name("phantom"), "n": 0, "loader": True},
+    ]
 
 
 def test_models_and_datasets_without_cards_have_pages(tmp_path: Path, make_record: Make) -> None:

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from leaderboard.board import FsBoard
 from leaderboard.site import Cards, build_site, stem
-from leaderboard.standing import note_of
+from leaderboard.standing import Evidence, note_of, parts
 from tests.conftest import build_record
 from tests.leaderboard.test_site import BOARD, CARD, EVIL, OBJECTS, lay_samples
 from zoo.cli import app
@@ -57,8 +57,29 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     board.push(given.model_copy(update={"provenance": made.model_copy(update={"trained_on": ()})}))
     cards = Cards(
         models=[CARD],
-        datasets=[{"id": "phantom", "title": "Generated EEG", "hosts": "everything", "citation": "C & D (2020)"}],
+        datasets=[
+            {
+                "id": "phantom",
+                "title": "Generated EEG",
+                "hosts": "everything",
+                "citation": "C & D (2020)",
+                "loader": "zoo.datasets.phantom:load",
+            }
+        ],
     )
+    checked = next(r for r in board.records() if r.identity.model == "model-6")
+    left = {("shuffled-eeg", "accuracy"): "samples/shuffled-eeg.r0 was not uploaded"}
+    evidence = Evidence(
+        upload_sha256="a" * 64,
+        zoo="0.3.0",
+        device="cpu",
+        tolerance=1e-4,
+        largest=3e-7,
+        began=("samples/model.r0", "eeg-features/train"),
+        same=parts({("model", "accuracy"): "", ("model", "fid"): ""}),
+        left=parts(left),
+    )
+    board.note(note_of(checked, "validated", by=f"a keeper {EVIL[:40]}", reason="2 of 3 agree.", evidence=evidence))
     build_site(board, folder / "site", cards)
     return folder / "site"
 
@@ -167,6 +188,34 @@ def test_a_model_of_no_registry_gets_no_command(visit: Open, site: Path) -> None
         assert page.get_by_text("whatever the dataset offers").count() == 1
 
 
+def test_a_record_says_what_was_computed_again_and_what_was_not(visit: Open, site: Path) -> None:
+    records = {r.identity.model: r for r in FsBoard(site.parent / "board").records()}
+    with visit(f"#/record/{stem(records['model-6'])}") as page:
+        shown = page.locator("#checked")
+        facts = {
+            row.locator("dt").text_content(): row.locator("dd").text_content()
+            for row in shown.locator("dl > div").all()
+        }
+        assert facts == {
+            "values that agree": "2",
+            "not computed again": "1",
+            "largest difference": "3e-07",
+            "tolerance": "0.0001",
+            "decided by rounding": "none",
+            "from": "1 set of images, 1 array of features",
+            "with": "zoo 0.3.0 on cpu",
+            "upload": "a" * 64,
+        }
+        assert shown.get_by_text("That the model made it, nothing here shows.").count() == 1
+        shown.get_by_text("Which values").click()
+        assert shown.locator("details li").all_text_contents() == [
+            "model: accuracy, fid",
+            "shuffled-eeg: accuracy (samples/shuffled-eeg.r0 was not uploaded)",
+        ]
+    with visit(f"#/record/{stem(records['model-1'])}") as page:
+        assert "Nobody but its maker has said anything of it" in page.locator("#checked").text_content()
+
+
 def test_a_record_opens_by_the_start_of_its_name(visit: Open, site: Path) -> None:
     first, *others = sorted(stem(r) for r in FsBoard(site.parent / "board").records())
     with visit(f"#/record/{first[:12]}") as page:
@@ -208,7 +257,7 @@ def test_tables_can_be_taken_away(visit: Open) -> None:
         name, text = taken["CSV"]
         assert name == "phantom.subject-out@1.csv"
         first = next(csv.DictReader(io.StringIO(text, newline="")))
-        assert (first["model"], float(first["accuracy"]), float(first["fid"])) == ("model-6", 0.3 + 0.1 * 6, 40.0)
+        assert (first["model"], float(first["accuracy"]), float(first["fid"])) == ("model-6", 0.9, 40.0)
         assert "model-6 & \\textbf{0.900} {\\scriptsize [0.850, 0.950]}" in taken["LaTeX"][1]
         assert taken["LaTeX"][1].count("\n\\") >= 5
         assert "@misc{phantom," in taken["BibTeX"][1]

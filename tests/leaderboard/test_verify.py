@@ -660,7 +660,7 @@ def test_a_file_that_is_too_large_is_refused_unread(path: str, limit: int) -> No
 def test_a_record_brings_no_crowd_of_files() -> None:
     crowd = {f"{STEM}.samples/s{i}.webp": 10 for i in range(submission.MAX_FILES + 1)}
     _, (problem,) = refuse_paths({GOOD.path: 1000, **crowd})
-    assert problem == f"{GOOD.path!r} brings {submission.MAX_FILES + 1} files, more than the 400 of any record."
+    assert problem == f"{GOOD.path!r} brings {submission.MAX_FILES + 1} files, more than the 800 of any record."
 
 
 def test_nothing_is_sent_if_one_of_several_is_wrong(tmp_path: Path) -> None:

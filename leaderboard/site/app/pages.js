@@ -9,6 +9,8 @@ const pages = (() => {
   const muted = (...words) => h("p.muted", ...words);
   const registered = (id) => Boolean(zoo.of("models", id)?.builder);
   const strange = (id) => h("p", zoo.of("models", id)?.title ? "This model is announced: no code of it is registered yet." : "This model is in no registry: whoever pushed it has the code.");
+  const preparable = (id) => Boolean(zoo.of("datasets", id)?.loader);
+  const strangeData = (id) => h("p", zoo.of("datasets", id)?.title ? "This dataset is announced: nothing registered prepares it yet." : "This dataset is in no registry: whoever pushed a result on it has it.");
   const missing = (what) => ({ title: "Not here", nodes: [h("h1", "Not here"), h("p", `This board has no ${what}.`), h("p", h("a", { href: "#/tracks" }, "All tracks"))] });
 
   function copyable(text) {
@@ -177,7 +179,7 @@ const pages = (() => {
     if (!card) return missing(`track ${id}`);
     const dataset = zoo.of("datasets", card.dataset);
     const head = [crumbs(h("a", { href: "#/tracks" }, "Tracks"), short(id)), h("h1", short(id))];
-    if (!card.file) return { title: short(id), nodes: [...head, h("p", "Nobody has put a result here yet."), copyable(`zoo data prepare ${card.dataset}\nzoo eval MODEL --dataset ${id}`)] };
+    if (!card.file) return { title: short(id), nodes: [...head, h("p", "Nobody has put a result here yet."), preparable(card.dataset) ? copyable(`zoo data prepare ${card.dataset}\nzoo eval MODEL --dataset ${id}`) : strangeData(card.dataset)] };
     const found = await load(`tracks/${card.file}.js`);
     const newer = superseded(card);
     const nodes = [...head,
@@ -192,7 +194,7 @@ const pages = (() => {
     if (found.comparisons?.length) nodes.push(comparisons(found.comparisons));
     const rows = (await load("claims.js")).filter((row) => row.dataset === card.dataset || row.dataset === card.dataset.replace(/-(5-95|14-70|55-95|raw)$/, ""));
     nodes.push(section("published", "Claimed against measured", ...(rows.length ? claimed(rows, card.metric, true) : [muted("We know of no published number on this dataset.")])));
-    nodes.push(section("join", "Add a result", copyable(`zoo data prepare ${card.dataset}\nzoo train MODEL --dataset ${card.dataset} --split ${card.split}\nzoo eval MODEL --dataset ${id}\nzoo push RECORD --board BOARD`)));
+    nodes.push(section("join", "Add a result", preparable(card.dataset) ? null : strangeData(card.dataset), copyable(`${preparable(card.dataset) ? `zoo data prepare ${card.dataset}\n` : ""}zoo train MODEL --dataset ${card.dataset} --split ${card.split}\nzoo eval MODEL --dataset ${id}\nzoo push RECORD --board BOARD`)));
     return { title: short(id), nodes };
   }
 
@@ -300,7 +302,7 @@ const pages = (() => {
         h("thead", h("tr", ["metric", "A", "B", "A − B", "95 %", "p", "better"].map((name, i) => h("th", { scope: "col", class: i ? "r" : null }, name)))),
         h("tbody", rows.map((pair) => h(`tr${pair.metric === c.headline ? ".mine" : ""}`, { "data-metric": pair.metric }, h("th", { scope: "row" }, `${pair.metric} ${arrow(pair.higher_is_better)}`),
           h("td.r", g(pair.a, 4)), h("td.r", g(pair.b, 4)), h("td.r", signed(pair.difference)), h("td.r", pair.interval ? `[${signed(pair.interval[0])}, ${signed(pair.interval[1])}]` : ""), h("td.r", pair.p === undefined ? "" : g(pair.p)),
-          h("td.r", { title: pair.reason ?? "" }, h(pair.shown ? "b.good" : "span.muted", said(pair)))))))),
+          h("td.r", { title: c.reasons?.[pair.reason] ?? "" }, h(pair.shown ? "b.good" : "span.muted", said(pair)))))))),
       (c.notes ?? []).map((note) => h("p.note", note)));
   }
 
@@ -310,9 +312,10 @@ const pages = (() => {
   // ---- one model
 
   async function model(id) {
-    const card = zoo.of("models", id);
-    if (!card) return missing(`model ${id}`);
-    const results = card.n ? (await load(`models/${card.file}.js`)).results : [];
+    const listed = zoo.of("models", id);
+    if (!listed) return missing(`model ${id}`);
+    const card = await load(`models/${listed.file}.js`);
+    const results = card.results;
     const rows = (await load("claims.js")).filter((row) => row.model === id);
     const order = results.map((row) => ({ ...row, value: row.v?.[0] ?? null, margin: row.margin ?? null, where: row.rank === undefined ? null : row.rank }));
     return { title: id, nodes: [
@@ -336,9 +339,10 @@ const pages = (() => {
   // ---- one dataset
 
   async function dataset(id) {
-    const card = zoo.of("datasets", id);
-    if (!card) return missing(`dataset ${id}`);
-    const audits = card.n ? (await load(`datasets/${card.file}.js`)).audits : [];
+    const listed = zoo.of("datasets", id);
+    if (!listed) return missing(`dataset ${id}`);
+    const card = await load(`datasets/${listed.file}.js`);
+    const audits = card.audits;
     const tracks = zoo.data.tracks.filter((track) => track.dataset === id);
     const HOSTS = { everything: "recordings and pictures may be passed on", recordings: "recordings may be passed on, pictures may not", splits: "only splits, cards and checksums may be passed on" };
     return { title: id, nodes: [
@@ -352,7 +356,7 @@ const pages = (() => {
           h("p", "Tracks: ", tracks.filter((track) => track.split === split.id).flatMap((track, i) => [i ? ", " : "", link("track", track.id, `${track.task}@${track.id.split("@")[1]}`)])),
           audit ? [plots.audit(audit.evidence ?? {}), h("details", h("summary", "The audit in words"), h("ul", (audit.sentences ?? []).map((sentence) => h("li", sentence))))] : muted("Not audited here yet."));
       }))),
-      section("use", "Use it", copyable(`zoo data prepare ${id}\nzoo audit ${id}`)),
+      section("use", "Use it", preparable(id) ? copyable(`zoo data prepare ${id}\nzoo audit ${id}`) : strangeData(id)),
       card.citation ? section("cite", "Cite", h("p", card.citation), copyable(exports_.bibtex([card]))) : null,
     ] };
   }
@@ -372,33 +376,33 @@ const pages = (() => {
     try { r = await load(`records/${stem}.js`); } catch { return missing(`record ${asked}`); }
     if (!whole && location.hash === here) replace(path("record", stem));
     const of = r.identity, made = r.provenance;
+    for (const sheet of r.gallery ?? []) if (sheet.as !== undefined) Object.assign(sheet, { trials: r.gallery[sheet.as].trials, concepts: r.gallery[sheet.as].concepts });
     const head = r.values[r.headline];
     const controls = Object.keys(r.controls).sort((a, b) => (b === "shuffled-eeg") - (a === "shuffled-eeg") || (a < b ? -1 : 1));
     const track = zoo.of("tracks", of.track);
     const found = track?.file ? (await load(`tracks/${track.file}.js`)).comparisons?.find((c) => c.stems[0] === stem && c.control) : null;
-    const systems = [{ name: of.model, values: r.values, control: false }, ...controls.map((name) => ({ name, values: r.controls[name].values, control: true }))];
+    const systems = [{ name: of.model, values: r.values, control: false }, ...controls.map((name) => ({ name, values: r.controls[name], control: true }))];
     let chosen = r.headline;
     const plotted = h("div");
-    const spanOf = (value) => (value?.value === undefined ? null : [value.value, ...(value.interval ?? [])]);
+    const spanOf = (value) => (Array.isArray(value) ? value : value?.value === undefined ? null : [value.value, ...(value.interval ?? [])]);
     const draw = () => {
       const rows = systems.map((s) => ({ key: s.name, label: s.name, control: s.control, v: spanOf(s.values[chosen]) })).filter((row) => row.v);
       const value = r.values[chosen];
       const card = metric(chosen);
-      plotted.replaceChildren(rows.length ? plots.intervals(rows, { label: chosen, shuffled: spanOf(r.controls["shuffled-eeg"]?.values[chosen]), chance: value?.chance }) : muted(value?.reason ?? "not measured"),
-        muted(card ? `${card.definition}. ` : "", value?.interval_method ? `Interval: ${value.interval_method}. ` : "", value?.p_chance !== undefined ? `p of being no better than chance: ${g(value.p_chance)}. ` : "", value?.n ? `n = ${value.n}${value.n_units ? `, ${value.n_units} ${plural(value.n_units, "unit")}` : ""}.` : ""));
+      plotted.replaceChildren(rows.length ? plots.intervals(rows, { label: chosen, shuffled: spanOf(r.controls["shuffled-eeg"]?.[chosen]), chance: value?.chance }) : muted(value?.reason ?? "not measured"),
+        muted(card ? `${card.definition}. ` : "", value?.interval_method !== undefined ? `Interval: ${r.methods[value.interval_method]}. ` : "", value?.p_chance !== undefined ? `p of being no better than chance: ${g(value.p_chance)}. ` : "", value?.n ? `n = ${value.n}${value.n_units ? `, ${value.n_units} ${plural(value.n_units, "unit")}` : ""}.` : ""));
     };
     draw();
     const measured = Object.keys(r.values).filter((name) => r.values[name].value !== undefined);
-    const unmeasured = new Map();
-    for (const [name, value] of Object.entries(r.values)) if (value.value === undefined) unmeasured.set(value.reason, [...(unmeasured.get(value.reason) ?? []), name]);
+    const unmeasured = new Map(r.unmeasured);
     const shown = r.gallery ? gallery.picked(stem, r.gallery) : null;
-    const rows = measured.map((name) => ({ name, up: arrow(r.values[name].higher_is_better), value: r.values[name].value, v: spanOf(r.values[name]), ...Object.fromEntries(controls.map((c, i) => [`c${i}`, r.controls[c].values[name]?.value ?? null])) }));
+    const rows = measured.map((name) => ({ name, up: arrow(r.values[name].higher_is_better), value: r.values[name].value, v: spanOf(r.values[name]), ...Object.fromEntries(controls.map((c, i) => [`c${i}`, r.controls[c][name]?.[0] ?? null])) }));
     return { title: `${of.model} on ${short(of.track)}`, nodes: [
       crumbs(h("a", { href: "#/tracks" }, "Tracks"), link("track", of.track, short(of.track)), stem.slice(0, 12)),
       h("h1", of.model, h("small", ` on ${short(of.track)}`)),
       h("p.badges", r.audit ? verdict(r.audit.verdict) : verdict("unknown"), r.status === "ok" ? null : h("span.badge.suspect", r.status), h("span.badge", `seed ${of.seed}`), made.conditioned_on === "label" ? h("span.badge.suspect", "is told the class: a control") : null, made.dirty ? h("span.badge.suspect", { title: "made from code that no commit holds exactly" }, "uncommitted code") : null, made.dataset_complete === false ? h("span.badge.suspect", "incomplete data") : null),
       r.error ? h("p.note", r.error) : null,
-      head?.value !== undefined ? h("p.big", h("b", number(head.value)), h("span", ` ${r.headline} ${arrow(head.higher_is_better)} `), h("span.muted", `${head.interval ? `95 % ${span([head.value, ...head.interval])}` : ""}${r.controls["shuffled-eeg"]?.values[r.headline]?.value !== undefined ? `, shuffled EEG ${number(r.controls["shuffled-eeg"].values[r.headline].value)}` : ""}${head.chance !== undefined ? `, chance ${number(head.chance)}` : ""}`)) : h("p.note", `No ${r.headline}: ${head?.reason ?? r.error ?? "not measured"}`),
+      head?.value !== undefined ? h("p.big", h("b", number(head.value)), h("span", ` ${r.headline} ${arrow(head.higher_is_better)} `), h("span.muted", `${head.interval ? `95 % ${span([head.value, ...head.interval])}` : ""}${r.controls["shuffled-eeg"]?.[r.headline] ? `, shuffled EEG ${number(r.controls["shuffled-eeg"][r.headline][0])}` : ""}${head.chance !== undefined ? `, chance ${number(head.chance)}` : ""}`)) : h("p.note", `No ${r.headline}: ${head?.reason ?? r.error ?? "not measured"}`),
       shown ? section("samples", "Samples", muted("The same trials for every model of this track, chosen by a hash before there was any result."), shown, gallery.all(stem, r.gallery),
         r.gallery.some((sheet) => sheet.real) ? null : muted("The licence of this dataset does not let us show its pictures.")) : null,
       section("systems", "Beside its controls", h("div.tools", h("label", "metric ", h("select", { onchange: (event) => { chosen = event.target.value; draw(); } }, measured.map((name) => h("option", { value: name, selected: name === chosen }, name))))), plotted),
@@ -408,13 +412,36 @@ const pages = (() => {
       ], { height: rows.length > 60 ? "60vh" : false }), unmeasured.size ? h("details", h("summary", `Not measured (${[...unmeasured.values()].flat().length})`), h("ul.notes", [...unmeasured].map(([reason, names]) => h("li", `${names.join(", ")}: ${reason}`)))) : null),
       found ? section("compare", "Against its own shuffled control", comparison(found)) : null,
       r.audit ? section("audit", "What else tells the class", audited(r.audit)) : null,
-      section("again", "Make it again", r.again ? copyable(r.again.join("\n")) : strange(of.model), muted(r.again ? "It was made with: " : "What was run: ", h("code", made.command)), made.dirty ? muted("The code held changes that no commit has.") : null),
+      section("again", "Make it again", r.again ? copyable(r.again.join("\n")) : [registered(of.model) ? null : strange(of.model), preparable(of.dataset) ? null : strangeData(of.dataset)], muted(r.again ? "It was made with: " : "What was run: ", h("code", made.command)), made.dirty ? muted("The code held changes that no commit has.") : null),
       section("provenance", "Provenance", facts([["made", made.created.slice(0, 16).replace("T", " ")], ["hardware", made.hardware], ["device", made.device], ["threads", made.threads], ["weights", made.weights_source], ["trained on", made.trained_on?.join(", ") || (/^(trained|given): in memory$/.test(made.weights_source) ? "unknown" : null)], ["selection", made.selection], ["pictures", made.stimuli_source], ["zoo", of.zoo], ["commit", made.git ? h("code", made.git.slice(0, 12)) : "none"],
         ["parameters", count(r.cost.n_parameters)], ["seconds", number(r.cost.seconds)], ["images per second", r.cost.images_per_second ? number(r.cost.images_per_second) : null], ["memory", r.cost.peak_memory_mb ? `${r.cost.peak_memory_mb.toFixed(0)} MB` : null]]),
       h("details", h("summary", "Packages"), facts(Object.entries(made.packages ?? {}))), h("details", h("summary", "Configuration"), facts(Object.entries(of.config ?? {}).map(([name, value]) => [name, JSON.stringify(value)]))),
       h("details", h("summary", "Hashes"), facts([["record", r.id], ["run", r.run], ...Object.entries(of).filter(([name]) => name.endsWith("sha256") || name.endsWith("fingerprint")), ["per-unit values", r.units_sha256]].map(([name, value]) => [name, h("code.hash", value ?? "–")])))),
-      section("take", "Take it", h("p", h("button", { type: "button", onclick: () => exports_.save(`${stem}.json`, JSON.stringify(r, null, 2), "application/json") }, "JSON"), " ", muted("On the board: ", h("code", r.path)))),
+      section("checked", "How far it was checked", checked(r)),
+      section("take", "Take it", h("p", h("button", { type: "button", onclick: () => exports_.save(`${stem}.json`, JSON.stringify(r, null, 2), "application/json") }, "JSON"), " ", muted("as on this page, to six digits. Exact, on the board: ", h("code", r.path), "; and in ", h("a", { href: "data/records.jsonl.gz", download: true }, "records.jsonl.gz"), "."))),
     ] };
+  }
+
+  const SAID = { submitted: "sent by", validated: "computed again by", attested: "run again by", contested: "contested by", settled: "settled by", retracted: "taken back by" };
+
+  /** What was said of a record since, and what was computed again from what was uploaded. */
+  function checked(r) {
+    if (!r.said) return muted("Nobody but its maker has said anything of it: every mean and interval was computed anew from its values per trial, and no metric from samples or features.");
+    return r.said.map((note) => h("div.said", h("p", h("b", note.kind), ` ${SAID[note.kind] ?? "by"} ${note.by}, ${note.created.slice(0, 10)}`, note.reason ? `: ${note.reason}` : "."), note.evidence ? evidence(note.evidence) : null));
+  }
+
+  /** Which values were computed again, from what; that they follow from it is all that this shows. */
+  function evidence(e) {
+    const listed = (part) => h("li", h("b", part.systems.join(", ")), `: ${part.metrics.join(", ")}`, part.why ? h("small", ` (${part.why})`) : null);
+    const left = (e.left ?? []).reduce((n, part) => n + part.systems.length * part.metrics.length, 0);
+    const began = (start) => e.began.filter((name) => name.startsWith(start)).length;
+    const from = [[began("samples/"), "set of images", "sets of images"], [began("seen/"), "set of what an extractor saw in images", "sets of what extractors saw in images"], [e.began.length - began("samples/") - began("seen/"), "array of features", "arrays of features"]]
+      .filter(([n]) => n).map(([n, one, many]) => `${n} ${n === 1 ? one : many}`).join(", ");
+    return [
+      facts([["values that agree", String(e.n)], ["not computed again", String(left)], ["largest difference", e.largest ? g(e.largest) : "0"], ["tolerance", g(e.tolerance)], ["decided by rounding", e.decided ? `${e.decided} ${plural(e.decided, "trial")}` : "none"], ["from", from], ["with", `zoo ${e.zoo} on ${e.device}`], ["upload", h("code.hash", e.upload_sha256)]]),
+      muted("The numbers follow from what was uploaded. That the model made it, nothing here shows."),
+      h("details", h("summary", "Which values"), h("h3", "Computed again"), h("ul.notes", e.same.map(listed)), left ? [h("h3", "Not computed again"), h("ul.notes", e.left.map(listed))] : null),
+    ];
   }
 
   // ---- how to read
