@@ -152,8 +152,9 @@ def _fit(recipe: Recipe, path: Path, kept: dict[str, dict[str, Tensor]], seed: i
                 autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=recipe.amp is not None)
                 with autocast, right_gradients(device):
                     losses = recipe.step(state.step, rng)
-                if not all(np.isfinite(value) for value in losses.values()):
-                    raise ZooError(f"training {recipe.name} diverged at step {state.step}: {losses}; lower the rate.")
+                if lost := [f"{name} is {value}" for name, value in losses.items() if not np.isfinite(value)]:
+                    told = f"training {recipe.name} diverged at step {state.step}: {' and '.join(lost)}"
+                    raise ZooError(f"{told}; set a lower learning rate with --set.")
                 state.step, state.losses = state.step + 1, losses
                 _average(recipe, kept["ema"])
                 _validate(recipe, state, kept)
