@@ -3,7 +3,7 @@
 python benchmarks/recognition.py --output-dir BOARD [--datasets phantom …] [--models eegnet …] [--table-only]
 
 Cells that are done are not done again, so a run that was stopped goes on. Only the model's own classifier is scored,
-with the controls of the released track: the probes of the whole suite take longer than all the training here.
+with the controls of the released track, and models differ in steps; docs/recognition.md says why not by ``zoo sweep``.
 """
 
 from __future__ import annotations
@@ -94,8 +94,9 @@ Found = dict[tuple[str, str], Record]
 
 
 def read(board: Path) -> Found:
-    records = [Record.read(path) for path in sorted((board / "records").rglob("*.json"))]
-    return {(record.identity.track, record.identity.model): record for record in records}
+    records = [Record.read(path) for path in (board / "records").rglob("*.json")]
+    newest = sorted(records, key=lambda record: record.provenance.created)
+    return {(record.identity.track, record.identity.model): record for record in newest}
 
 
 def above_chance(record: Record | None) -> bool:
