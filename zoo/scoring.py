@@ -197,11 +197,17 @@ def require(names: Iterable[str]) -> None:
     """Fail unless the extractors of the metrics asked for by name are on this machine.
 
     Raises:
-        MissingError: One is not; the message names the command that fetches it.
+        MissingError: One is not; the message names the command that fetches it, if there is one.
     """
     for name in names:
         if (extractor := registry.metrics.get(name).extractor) is not None:
-            weights_path(extractor_card(extractor))
+            try:
+                weights_path(extractor_card(extractor))
+            except UnknownNameError as error:
+                raise MissingError(
+                    f"{name} needs the extractor {extractor}, which is not in this release, since its weights cannot "
+                    "be verified (docs/metrics/extractors.md); leave that metric out."
+                ) from error
 
 
 def _absent(card: MetricCard) -> str | None:

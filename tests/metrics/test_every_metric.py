@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from zoo import registry, scoring
-from zoo.errors import UsageError
+from zoo.errors import MissingError, UsageError
 from zoo.metrics.base import Score
 from zoo.specs import MetricCard
 
@@ -165,3 +165,12 @@ def test_fewer_than_it_is_defined_for_is_null_with_the_reason(card: MetricCard) 
     assert found.value is None
     what = "images" if card.sees == "images" else "trials"
     assert found.reason == f"needs at least {card.min_n} {what}, got {n}"
+
+
+def test_a_metric_whose_extractor_is_in_no_release_is_refused_with_the_reason() -> None:
+    why = (
+        r"^nway50_top1 needs the extractor vit-h14-imagenet, which is not in this release, since its weights cannot be "
+        r"verified \(docs/metrics/extractors\.md\); leave that metric out\.$"
+    )
+    with pytest.raises(MissingError, match=why):
+        scoring.require(["nway50_top1"])
