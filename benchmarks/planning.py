@@ -1,6 +1,7 @@
 """What models, extractors and metrics cost per sample, and from it the whole board: hours and bytes.
 
     python benchmarks/planning.py measure [--device cpu] [--only NAME …]   → benchmarks/results/planning-<device>.json
+    python benchmarks/planning.py check BOARD …                            → there, too: foretold, and what cells took
     python benchmarks/planning.py page                                     → docs/planning.md
 
 Every model and metric is measured in a process of its own with one thread, on noise shaped like the data it is meant
@@ -34,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from zoo import provenance, registry  # noqa: E402 - from the checkout beside this file
+from zoo.cells import Cells  # noqa: E402
 from zoo.errors import MissingError, ZooError  # noqa: E402
 from zoo.metrics.base import extractor_card, extractor_cards  # noqa: E402
 from zoo.specs import DatasetCard, ModelCard, TrackCard  # noqa: E402
@@ -55,6 +57,8 @@ FINETUNED, EPOCHS, MOST_STEPS, BATCH = "finetuned_accuracy", 10, 1000, 64
 """The metric that trains the model's encoder, and how long it does so at most."""
 BACKWARD = 3
 """A step of training over a forward pass."""
+GALLERY = 200
+"""Test pictures of encoding and retrieval: those of THINGS-EEG2."""
 STEP_SECONDS, LONGEST = 0.7, 900
 REPLICATED, SINGLE = ("model", "shuffled-eeg"), ("other-subject", "gaussian-eeg", "random-codebook")
 """Systems whose images are made for every replicate, and once."""
@@ -66,10 +70,20 @@ KNOWN = {(row["model"], row["phase"]): row["seconds"] for row in FULL_SIZE}
 WORDS = {
     "train": "training",
     "encode": "encoding EEG",
-    "generate": "making images",
+    "generate": "making images and responses",
     "see": "looking at images with extractors",
+    "finetune": "fine-tuning encoders, a metric of recognition",
     "score": "scoring",
 }
+KEPT = {
+    "weights and checkpoints": "weights",
+    "features of trials": "trials",
+    "images": "images",
+    "features of images": "features",
+}
+FASTER = (10, 50, 200)
+"""How many times as fast as this thread a GPU may be; what it is for a model has to be measured."""
+PER_IMAGE = ("decode_seconds", "predict_seconds", "embed_seconds")
 MOMENTS = 4
 """Checkpoints of training hold weights, two moments of Adam, and the best state."""
 
@@ -370,35 +384,72 @@ def cell_cost(found: dict[str, Any], track: TrackCard, result: dict[str, Any]) -
         if name in (*REPLICATED, *SINGLE)
     )
     images = images if "decode_seconds" in found else 0
+    made = images * found.get("decode_seconds", 0.0)
+    made += (1 + len(track.controls)) * GALLERY * (found.get("predict_seconds", 0.0) + found.get("embed_seconds", 0.0))
+    trained = min(EPOCHS * int((dataset.n_trials or TRIALS) * TRAINED), MOST_STEPS * BATCH)
     pictures = registry.metrics.get
     extractors = {pictures(name).extractor for name in track.metrics} - {None}
     seen = [result["extractors"].get(name, {}) for name in extractors] if images else []
     metrics = [result["metrics"].get(name, {}) for name in track.metrics]
+    kept = {
+        "weights": found["weight_bytes"] + found["checkpoint_bytes"],
+        "trials": eeg * test * found.get("feature_bytes", 0),
+        "images": images * 3 * track.resolution**2,
+        "features": images * sum(extractor.get("bytes", 0) for extractor in seen),
+    }
     return {
         "train": train_seconds(found) or 0.0,
         "encode": eeg * test * found.get("encode_seconds", 0.0),
-        "generate": images * found.get("decode_seconds", 0.0),
+        "generate": made,
         "see": images * sum(extractor.get("seconds", 0.0) for extractor in seen),
+        "finetune": (FINETUNED in track.metrics) * BACKWARD * trained * found.get("encode_seconds", 0.0),
         "score": (1 + len(track.controls)) * sum(metric.get("seconds", 0.0) * n / TRIALS for metric in metrics),
-        "bytes": found["weight_bytes"]
-        + found["checkpoint_bytes"]
-        + eeg * test * found.get("feature_bytes", 0)
-        + images * (3 * track.resolution**2 + sum(extractor.get("bytes", 0) for extractor in seen)),
+        **kept,
+        "bytes": sum(kept.values()),
     }
 
 
 def results(device: str) -> dict[str, Any]:
-    """What was measured; Inception by its own benchmark, where its weights were."""
+    """What was measured; Inception by its own benchmark, with its weights on a quiet machine."""
     folder = ROOT / "benchmarks" / "results"
     found: dict[str, Any] = json.loads((folder / f"planning-{device}.json").read_text())
-    other = json.loads((folder / f"extraction-{device}.json").read_text())["contenders"]["zoo"]
-    inception = extractor_card("inception-2015-12-05")
-    found["extractors"][inception.id] = {
-        "seconds": other["cpu_seconds_per_image"],
-        "bytes": 4 * sum(inception.outputs.values()),
-        "by": "benchmarks/extraction.py",
-    }
+    if (path := folder / f"extraction-{device}.json").exists():
+        other = json.loads(path.read_text())["contenders"]["zoo"]
+        found["extractors"]["inception-2015-12-05"] = {
+            "seconds": other["cpu_seconds_per_image"],
+            "bytes": 4 * sum(extractor_card("inception-2015-12-05").outputs.values()),
+            "by": "benchmarks/extraction.py",
+        }
     return found
+
+
+def check(boards: list[Path], device: str) -> None:
+    """Write down what cells of real sweeps took, beside what is foretold of them."""
+    path = ROOT / "benchmarks" / "results" / f"planning-{device}.json"
+    result, rows = results(device), []
+    here = {card.id for card in extractor_cards() if card.file is None or (card.file.url or "").startswith("package:")}
+    seen = result | {"extractors": {name: found for name, found in result["extractors"].items() if name in here}}
+    tracks = newest(registry.tracks.cards())
+    ended = [found for board in boards for found in Cells(board).all_ended().values() if found.status == "done"]
+    for found in ended:
+        cell, model = found.cell, registry.models.get(found.cell.model)
+        name = cell.split.partition("@")[0]
+        mine = [card for card in tracks if (card.task, card.dataset, card.split) == (model.task, cell.dataset, name)]
+        if mine and isinstance(result["models"].get(model.id, {}).get("phases"), list) and found.bytes:
+            cost = cell_cost(result["models"][model.id], mine[0], seen)
+            rows.append(
+                {
+                    "model": model.id,
+                    "dataset": cell.dataset,
+                    "split": name,
+                    "attempts": found.attempts,
+                    "train": [round(cost["train"]), round(found.trained or 0)],
+                    "evaluate": [round(price(cost) - cost["train"]), round(found.seconds.get("evaluate", 0.0))],
+                    "bytes": [round(cost["bytes"]), found.bytes],
+                }
+            )
+    stored = json.loads(path.read_text())
+    write_json(path, stored | {"checked": sorted(rows, key=lambda row: (row["model"], row["dataset"], row["split"]))})
 
 
 def page(device: str) -> str:
@@ -410,18 +461,28 @@ def page(device: str) -> str:
         "Generated by `python benchmarks/planning.py page` from `benchmarks/results/planning-"
         f"{device}.json`, which `python benchmarks/planning.py measure` made.",
         "",
-        f"**Every figure is of one thread of an {result['hardware']}; none is of a GPU.** Seconds are those that the "
-        f"thread computed; the machine had other work (load {min(loads):.0f} to {max(loads):.0f}), so they are rather "
-        "too long than too short. `measure --device cuda` makes the same page of a GPU; until somebody has run it, GPU "
-        "hours are only known from a sweep's own cells, by which `zoo sweep … --dry-run` foretells the rest.",
+        *board_page(result),
         "",
-        "A network has initial weights and noise for recordings. Training is the median of a few steps of each phase "
-        f"times the steps of its recipe (of full-size phases the first step, `benchmarks/full_size_steps.py`), with "
-        f"{TRAINED:.0%} of a dataset's trials to train on.",
+        "## How it was measured",
+        "",
+        f"By one thread of an {result['hardware']}, in seconds that it computed; none by a GPU. This thread multiplies "
+        f"float32 matrices at {result['gigaflops']:.0f} GFLOP/s. The machine had other work (load {min(loads):.0f} to "
+        f"{max(loads):.0f}), so figures are rather too long than too short. `measure --device cuda` measures the same "
+        "on a GPU.",
+        "",
+        "A network has initial weights and noise for recordings; a frozen one whose weights are not on the machine has "
+        "initial ones, too. Training is the median of a few steps of each phase (of a slow one the first step) times "
+        f"the steps of its recipe, with {TRAINED:.0%} of a dataset's trials to train on and {PICTURES} pictures: what "
+        "is solved over all pictures at once (linear-encoding) takes longer on real data. Peaks are of a step at the "
+        "published batch size.",
+        *checked(result),
         "",
         "## Models",
         "",
-        "| model | recordings | encode, ms per trial | decode, ms per image | training | weights | checkpoint | peak |",
+        "*per image*: of a reconstruction to make one, of an encoding model to foretell the response to one, of a "
+        "retrieval model to bring one into its space, once an extractor has seen it.",
+        "",
+        "| model | recordings | ms per trial | ms per image | training | weights | checkpoint | peak |",
         "|---|---|---|---|---|---|---|---|",
     ]
 
@@ -429,22 +490,23 @@ def page(device: str) -> str:
         return "–" if seconds is None else f"{1000 * seconds:.3g}"
 
     missing: dict[str, list[str]] = {}
-    for name, found in result["models"].items():
+    for name, found in sorted(result["models"].items()):
         if "not_measured" in found:
             missing.setdefault(found["not_measured"], []).append(name)
             continue
         trained = train_seconds(found)
         if trained is None:
-            missing.setdefault(f"training: {found['phases']['not_measured']}", []).append(name)
+            missing.setdefault(f"the training: {found['phases']['not_measured']}", []).append(name)
+        image = next((found[key] for key in PER_IMAGE if key in found), None)
         lines.append(
-            f"| {name} | {found['dataset']} | {ms(found.get('encode_seconds'))} | {ms(found.get('decode_seconds'))} | "
+            f"| {name} | {found['dataset']} | {ms(found.get('encode_seconds'))} | {ms(image)} | "
             f"{'–' if trained is None else hours(trained)} | {size(found['weight_bytes'])} | "
             f"{size(found['checkpoint_bytes'])} | {found['peak_mb']:,} MB |"
         )
     lines += ["", "## Extractors", "", "| extractor | ms per image | bytes per image |", "|---|---|---|"]
-    for name, found in result["extractors"].items():
+    for name, found in sorted(result["extractors"].items()):
         if "not_measured" in found:
-            missing.setdefault("their weights are not on this machine", []).append(name)
+            missing.setdefault(found["not_measured"], []).append(name)
         else:
             by = f" (`{found['by']}`, quiet machine)" if "by" in found else ""
             lines.append(f"| {name}{by} | {ms(found['seconds'])} | {found['bytes']:,} |")
@@ -453,12 +515,14 @@ def page(device: str) -> str:
         "## Metrics",
         "",
         f"One value over {TRIALS} samples (or the fewest that it takes), from features; a record has one for the "
-        "model and one for each control.",
+        "model and one for each control. The bounds of its interval take as long or less. `finetuned_accuracy` is a "
+        f"training: at most {EPOCHS} epochs or {MOST_STEPS:,} steps of {BATCH} trials through the model's own encoder, "
+        f"which is counted as {BACKWARD} times its *ms per trial*.",
         "",
         "| metric | seconds | ms per sample |",
         "|---|---|---|",
     ]
-    for name, found in result["metrics"].items():
+    for name, found in sorted(result["metrics"].items()):
         if "not_measured" in found:
             missing.setdefault(found["not_measured"], []).append(name)
         else:
@@ -467,8 +531,27 @@ def page(device: str) -> str:
         if name not in result[kind]:
             missing.setdefault("not yet; `python benchmarks/planning.py measure` goes on", []).append(name)
     lines += ["", "## Not measured", ""]
-    lines += [f"- {', '.join(found)}: {reason}" for reason, found in missing.items()] or ["Nothing."]
-    return "\n".join([*lines, "", *board_page(result)]) + "\n"
+    lines += [f"- {', '.join(found)}: {reason}." for reason, found in missing.items()] or ["Nothing."]
+    return "\n".join(lines) + "\n"
+
+
+def checked(result: dict[str, Any]) -> list[str]:
+    """How well this foretells what cells of real sweeps took."""
+    rows = [row for row in result.get("checked", []) if row["attempts"] == 1]
+    if not rows:
+        return []
+
+    def ratios(key: str) -> str:
+        found = sorted(row[key][1] / row[key][0] for row in rows if row[key][0])
+        return f"{found[0]:.1f} to {found[-1]:.1f} times (median {median(found):.1f})"
+
+    return [
+        "",
+        f"Checked by {len(rows)} cells of sweeps on this machine (`python benchmarks/planning.py check BOARD`, which "
+        f"looks only at extractors that were there): they kept {ratios('bytes')} the bytes foretold, and took, by the "
+        f"clock, {ratios('train')} the seconds of training and {ratios('evaluate')} those of evaluation, with three "
+        "to four processes on two cores. An evaluation also audits the split and draws pictures, which is not counted.",
+    ]
 
 
 def price(cost: dict[str, float]) -> float:
@@ -480,61 +563,82 @@ def board_page(result: dict[str, Any]) -> list[str]:
     known = [(model, track) for model, track in planned if "weight_bytes" in result["models"].get(model.id, {})]
     costs = [(model, track, cell_cost(result["models"][model.id], track, result)) for model, track in known]
     parts = tuple(WORDS)
-    totals = {part: SEEDS * sum(cost[part] for _, _, cost in costs) for part in (*parts, "bytes")}
+    totals = {part: SEEDS * sum(cost[part] for _, _, cost in costs) for part in (*parts, "bytes", *KEPT.values())}
+    stored = {name: totals[part] for name, part in KEPT.items()}
+    widest = max(result["extractors"], key=lambda name: result["extractors"][name].get("bytes", 0))
     together = sum(totals[part] for part in parts)
     small = [cost for model, _, cost in costs if ".small" in model.id or "-small" in model.id]
     few = SEEDS * sum(price(cost) for cost in small)
-    few_bytes = SEEDS * sum(cost["bytes"] for cost in small)
+    trained = [model for model, _ in known if train_seconds(result["models"][model.id]) is not None]
     years = together / 3600 / 24 / 365
     dear = {model.id: (model, track, cost) for model, track, cost in sorted(costs, key=lambda c: price(c[2]))}
     heaviest = sorted(dear.values(), key=lambda found: -price(found[2]))[:5]
     peak, hungry = max((result["models"][model.id]["peak_mb"], model.id) for model, _ in known)
     largest = max(parts, key=lambda part: totals[part])
-    held = [result["models"][model.id] for model, _ in known]
-    kept = SEEDS * sum(found["weight_bytes"] + found["checkpoint_bytes"] for found in held)
+    on_gpu = together - totals["score"]
+    whole = SEEDS * len(planned)
     return [
         "## The whole board, and ten times it",
         "",
-        f"{len(planned)} cells (the newest track of every split; models for any recordings on all of them, published "
-        f"ones on the datasets of their papers), {SEEDS} seeds: {SEEDS * len(planned):,} trainings and evaluations, of "
-        f"which {SEEDS * len(known):,} could be foretold.",
+        f"{len(planned):,} models on datasets and splits (the newest track of every split; models for any recordings "
+        f"on all of them, published ones on the datasets of their papers), {SEEDS} seeds of each: {whole:,} "
+        f"trainings and evaluations with all controls, of which {SEEDS * len(known):,} could be foretold and "
+        f"{SEEDS * len(trained):,} with their training. What was not measured adds nothing, so these are lower bounds.",
         "",
-        "| | thread hours | bytes |",
+        "| | hours of one thread | times ten |",
         "|---|---|---|",
-        *(f"| {part} | {SEEDS * sum(cost[part] for _, _, cost in costs) / 3600:,.1f} | |" for part in parts),
-        f"| the small models alone | {few / 3600:,.0f} | {size(few_bytes)} |",
-        f"| **all** | **{together / 3600:,.0f}** | **{size(totals['bytes'])}** |",
-        f"| ten times | {together / 360:,.0f} | {size(10 * totals['bytes'])} |",
+        *(f"| {WORDS[part]} | {totals[part] / 3600:,.0f} | {totals[part] / 360:,.0f} |" for part in parts),
+        f"| **all** | **{together / 3600:,.0f}** | **{together / 360:,.0f}** |",
+        f"| of that, models for a laptop (`….small`) | {few / 3600:,.0f} | {few / 360:,.0f} |",
         "",
-        "The dearest cells: "
-        + "; ".join(f"{model.id} on {track.dataset} ({hours(price(cost))})" for model, track, cost in heaviest)
-        + ".",
+        "| | kept on disk | times ten |",
+        "|---|---|---|",
+        *(f"| {name} | {size(count)} | {size(10 * count)} |" for name, count in stored.items()),
+        f"| **all** | **{size(totals['bytes'])}** | **{size(10 * totals['bytes'])}** |",
         "",
-        "What was not measured adds nothing, so these are lower bounds.",
+        "**GPU hours** are these hours by how many times a GPU is faster than the thread, which nobody has measured "
+        "yet; scoring stays on a cpu. Small networks leave a large GPU idle, so take a small number for them.",
+        "",
+        "| a GPU that is | GPU hours, board | ten times | with 8 GPUs, board | ten times |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {k} times as fast | {on_gpu / 3600 / k:,.0f} | {on_gpu / 360 / k:,.0f} | "
+            f"{on_gpu / 3600 / 24 / k / 8:,.1f} days | {on_gpu / 360 / 24 / k / 8:,.1f} days |"
+            for k in FASTER
+        ),
+        "",
+        "`zoo sweep … --dry-run` foretells from cells that ended on your own machines, and `zoo sweep status` counts "
+        "the GPU hours spent: run one seed of a small part first.",
         "",
         "### What binds first",
         "",
         f"1. **Time**: {WORDS[largest]} is {totals[largest] / together:.0%} of it. One thread would take {years:,.1f} "
-        f"years for the board and {10 * years:,.0f} for ten times it; the small models alone take "
-        f"{few / 3600 / 24:,.0f} days.",
-        f"2. **Memory**: {hungry} needed {peak / 1000:.1f} GB, the most here (a step of training at its published "
-        "batch, or an evaluation); a job needs `--memory` of as much and the data.",
-        f"3. **Disk**: {size(totals['bytes'])} for the board, {size(10 * totals['bytes'])} for ten times it; features "
-        f"and images are {1 - kept / totals['bytes']:.0%} of that and can be made again.",
-        f"4. **Jobs**: ten times the board is {10 * SEEDS * len(planned):,} cells in "
-        f"{math.ceil(SEEDS * len(planned) / 100)} arrays of 1,000; planning and looking at 10,000 cells takes seconds "
-        "(`benchmarks/results/sweep_scale-cpu.json`).",
+        f"years for the board and {10 * years:,.0f} for ten times it. The dearest cells: "
+        + "; ".join(f"{model.id} on {track.dataset} ({hours(price(cost))})" for model, track, cost in heaviest)
+        + ". Cells do not wait for one another, so this shrinks with the number of GPUs or cores; the dearest cell "
+        "alone bounds it from below.",
+        f"2. **Disk**: {size(totals['bytes'])} for the board, {size(10 * totals['bytes'])} for ten times it. "
+        f"{stored['features of images'] / totals['bytes']:.0%} are features of images, most of them of {widest} "
+        f"({size(result['extractors'][widest]['bytes'])} per image), which are needed until a record is written and "
+        "can be made again: delete `image-features/` in the cache between sweeps.",
+        f"3. **Memory**: {hungry} needed {peak / 1000:.1f} GB, the most here; a job needs `--memory` of as much and "
+        "the data.",
+        f"4. **Jobs**: ten times the board is {10 * whole:,} cells in {math.ceil(whole / 100)} arrays of 1,000; "
+        "planning and looking at 10,000 cells takes seconds (`benchmarks/results/sweep_scale-cpu.json`).",
     ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("measure", "page"))
+    parser.add_argument("what", choices=("measure", "check", "page"))
+    parser.add_argument("boards", nargs="*", type=Path)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--only", nargs="*", default=[])
     given = parser.parse_args()
     if given.what == "measure":
         measure(given.device, given.only)
+    elif given.what == "check":
+        check(given.boards, given.device)
     else:
         (ROOT / "docs" / "planning.md").write_text(page(given.device), encoding="utf-8")
 
