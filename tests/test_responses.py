@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import zoo
-from zoo import registry, scoring
+from leaderboard.units import read_units
+from zoo import leaves, registry, scoring, upload
 from zoo.datasets import base, phantom_things
 from zoo.errors import UsageError
 from zoo.models.base import EncodingModel, Retriever
@@ -20,6 +21,8 @@ from zoo.record import Record
 from zoo.responses import Responses
 from zoo.specs import MetricCard
 from zoo.stages import ShardsMissingError
+from zoo.store import cache_dir
+from zoo.validation import validate
 
 OPTIONS = {
     "n_subjects": 3,
@@ -283,3 +286,22 @@ def test_released_tracks_name_splits_and_metrics_that_exist(task: str) -> None:
         assert sees == {"responses" if task == "encoding" else "gallery"}
         assert card.headline in card.metrics
         assert card.id == f"{task}/{card.dataset}.{card.split.partition('@')[0]}@1"
+
+
+def test_what_was_predicted_or_found_is_scored_again_from_an_upload(
+    data: base.EEGDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = ("pearson_r", "eeg_retrieval_10way", "eeg_retrieval_10way-single")
+    monkeypatch.setattr(scoring, "_absent", lambda card: None if card.id in kept else "left out: it takes long")
+    for model in (Knows(data), Finds(data)):
+        record = zoo.evaluate(model, "things-small", device="cpu")
+        path = cache_dir("board") / "records" / record.name
+        units = read_units(path.with_suffix(".units.parquet").read_bytes(), record, where="units")
+        files = leaves.pack(record, samples=False, features=True)
+        uploaded = upload.read(files, record=record.id, run=record.run)
+        outcome = validate(record, units, uploaded, device="cpu")
+        systems = {"model": record.values, **{name: system.values for name, system in record.controls.items()}}
+        measured = {(s, m) for s, values in systems.items() for m, value in values.items() if value.value is not None}
+        assert (outcome.wrong, {*outcome.same}, dict(outcome.left)) == ((), measured, {})
+        assert max(outcome.same.values()) == 0
+        assert {system for system, _ in measured} == {"model", *record.controls}

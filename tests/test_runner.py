@@ -502,3 +502,17 @@ def test_metrics_without_their_weights_are_null_with_the_command_that_brings_the
         "to fetch it, run: zoo weights pull inception-2015-12-05"
     )
     assert ABSENT(registry.metrics.get("judge_accuracy")) is None
+
+
+def test_who_calls_it_is_told_where_the_record_lies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "_absent", lambda card: None if card.id == "knn_accuracy" else "left out")
+    options = {"device": "cpu", "limit": 24, "output_dir": tmp_path}
+    first = zoo.evaluate(Means(load("phantom").spec), "phantom", **options)
+    where = f"record {first.id[:12]}: {tmp_path / 'records' / first.name}"
+    assert capsys.readouterr().err.splitlines()[-1] == where
+    zoo.evaluate(Means(load("phantom").spec), "phantom", **options)
+    assert capsys.readouterr().err == f"{where}\n"
+    zoo.evaluate(Means(load("phantom").spec), "phantom", say=lambda sentence: None, **options)
+    assert capsys.readouterr().err == ""

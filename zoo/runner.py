@@ -210,6 +210,7 @@ def evaluate(
     board = Path(output_dir) if output_dir else cache_dir("board")
     identity = identify(plan)
     if not again and (known := find_record(board, identity)) is not None:
+        _say_where(known, board, options)
         return known
     if output_dir is not None:
         require_writable(board / "records" / identity.track / identity.model)
@@ -242,7 +243,14 @@ def evaluate(
         write_gallery(result.images, path.with_suffix(".samples"))
     elif (named := result.values.get("classifier_accuracy")) is not None and named.value is not None:
         _draw_confusion(plan, path.with_suffix(".png"))
+    _say_where(record, board, options)
     return record
+
+
+def _say_where(record: Record, board: Path, options: Mapping[str, Any]) -> None:
+    """Tell whoever brought no ``say`` where a record lies; commands tell it themselves."""
+    if "say" not in options:
+        warn(f"record {record.id[:12]}: {board / 'records' / record.name}")
 
 
 def find_record(board: Path, identity: Identity) -> Record | None:

@@ -344,3 +344,14 @@ def test_without_validation_the_last_epoch_counts() -> None:
 def test_what_cannot_be_finetuned_is_refused(change: dict[str, object], sentence: str) -> None:
     with pytest.raises(UsageError, match=f"^{re.escape(sentence)}$"):
         tune(**change)  # type: ignore[arg-type]
+
+
+def test_a_probe_that_runs_out_of_iterations_tells_nobody() -> None:
+    """Warnings are errors in tests: scikit-learn's would come through here."""
+    from sklearn.linear_model import LogisticRegression
+
+    from zoo.metrics.recognition import _fit
+
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((60, 20)), np.arange(60) % 3
+    assert _fit(LogisticRegression(C=1e6, max_iter=2), x, y)[-1].n_iter_.tolist() == [2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -228,10 +229,14 @@ def _logistic() -> Any:
 
 
 def _fit(classifier: Any, x: np.ndarray, y: np.ndarray) -> Any:
+    """A fitted probe; where its iterations are not enough, what they reach counts: so it is defined."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    return make_pipeline(StandardScaler(), classifier).fit(x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return make_pipeline(StandardScaler(), classifier).fit(x, y)
 
 
 def _trials(
