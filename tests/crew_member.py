@@ -23,9 +23,11 @@ from safetensors.torch import save_file
 import zoo
 from zoo import distributed, registry, runner, scoring, weights
 from zoo.crew import here
+from zoo.errors import ZooError
 from zoo.record import Audit
 from zoo.specs import EEGSpec
 from zoo.stages import ShardsMissingError
+from zoo.store import write_bytes
 from zoo.training import Recipe, TrainingData, fit
 
 N_CLASSES = 4
@@ -78,6 +80,7 @@ def train(case: dict[str, Any], folder: Path) -> None:
 
     ``leave``: interrupt each phase half way, leave its checkpoint there, and go on.
     ``begin``: each phase begins with the checkpoint that others left there.
+    ``slow``: so many seconds are lost at every step.
     """
     tensors: dict[str, torch.Tensor] = {}
     told: dict[str, Any] = {}
@@ -95,13 +98,22 @@ def train(case: dict[str, Any], folder: Path) -> None:
             if distributed.crew().first:
                 handed(Path(case["begin"]) / file, checkpoints / file)
             distributed.value_of_first(None)
-        state = fit(recipe, checkpoints, seed=0)
+        watched = functools.partial(seen, folder, case["slow"]) if "slow" in case else None
+        state = fit(recipe, checkpoints, seed=0, progress=watched)
         told[recipe.name] = {"best_step": state.best_step, "step": state.step, "losses": trace}
         for name, module in recipe.modules().items():
             tensors |= {f"{recipe.name}/{name}/{key}": value.clone() for key, value in module.state_dict().items()}
     if distributed.crew().first:
         save_file({key: value.contiguous() for key, value in tensors.items()}, folder / f"{case['name']}.safetensors")
         (folder / f"{case['name']}.json").write_text(json.dumps(told))
+
+
+def seen(folder: Path, slow: float, done: int, total: int, what: str) -> None:
+    """Leave a file that says what this process is doing: its number, and how far it is; and lose some time."""
+    if done < total:
+        doing = f"{os.environ.get('CREW_HOST', '')}{here().rank}.{what.partition(' ')[0]}"
+        write_bytes(folder / f"at.{doing}", f"{os.getpid()} {done}".encode())
+        time.sleep(slow)
 
 
 def stop(done: int, total: int, what: str, *, at: int) -> None:
@@ -133,17 +145,15 @@ def evaluate(case: dict[str, Any], folder: Path) -> None:
     scoring._absent = lambda card: None if card.id in kept else "left out: it takes long"
     runner._audited = lambda plan: Audit(verdict="unknown", evidence={}, sentences=())
     runner._draw = runner.write_gallery = lambda images, path: None  # type: ignore[attr-defined, assignment]
-    crew = here()
 
     def progress(done: int, total: int, what: str) -> None:
-        if "(" in what and done < total:
-            (folder / f"at.{os.environ.get('CREW_HOST', '')}{crew.rank}.{what.partition(' ')[0]}").touch()
-            time.sleep(case.get("slow", 0.0))
+        if "(" in what:
+            seen(folder, case.get("slow", 0.0), done, total, what)
 
     try:
         zoo.evaluate(case["evaluate"], "phantom", output_dir=folder, progress=progress, **case.get("options", {}))
     except ShardsMissingError:
-        assert not crew.first
+        assert not here().first
 
 
 def main(folder: Path) -> None:
@@ -159,4 +169,7 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except ZooError as told:
+        sys.exit(f"error: {told}")

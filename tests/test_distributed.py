@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +23,7 @@ from safetensors.numpy import load_file
 from torch import nn
 
 import zoo
-from zoo import distributed, runner, scoring, stages
+from zoo import distributed, launch, runner, scoring, stages
 from zoo.crew import Crew, here
 from zoo.errors import IntegrityError, UsageError
 from zoo.record import Audit, Record
@@ -339,6 +341,17 @@ def numbers(record: Record) -> dict[str, Any]:
 OPTIONS = {"device": "cpu", "limit": 70, "replicates": 1}
 
 
+@functools.cache
+def alone(cache: Path) -> Record:
+    """What one process makes; made by the first test that asks, with the cache set as it is there."""
+    return zoo.evaluate("eeg2image.small", "phantom", output_dir=cache / "alone", **OPTIONS)
+
+
+def same(a: Record, b: Record) -> None:
+    assert (a.id, a.units_sha256) == (b.id, b.units_sha256)
+    assert numbers(a) == numbers(b)
+
+
 @pytest.fixture
 def evaluated(trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quick: None) -> Callable[[int], Record]:
     """``evaluated(n)``: the record that a crew of ``n`` makes, whose processes are threads here and share a folder."""
@@ -420,7 +433,6 @@ def test_a_group_that_is_not_possible_is_refused(options: list[str], why: str) -
 def test_what_is_wrong_is_said_once_and_before_there_is_a_group(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from typer.testing import CliRunner
 
-    from zoo import launch
     from zoo.cli import app
 
     monkeypatch.setattr(launch, "together", lambda *args: pytest.fail("started"))
@@ -428,6 +440,69 @@ def test_what_is_wrong_is_said_once_and_before_there_is_a_group(command: str, mo
     assert ran.exit_code == 2
     assert ran.stderr.startswith("error: unknown model 'eeg2imag'; did you mean 'eeg2image'")
     assert ran.stderr.count("\n") == 1
+
+
+# ---- a group that torchrun starts
+
+
+def test_a_process_that_is_killed_is_started_again_with_all_others(
+    trained: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One of two is killed as they train, and again as they evaluate; nothing that comes out knows of it."""
+    shared = tmp_path / "shared"
+    shutil.copytree(trained / "weights", shared / "weights")
+    calm = {"name": "calm", "model": "eeg2image", "set": EEG2IMAGE, "steps": 6}
+    evaluation = {"evaluate": "eeg2image.small", "options": OPTIONS, "slow": 0.15}
+    (shared / "cases.json").write_text(json.dumps([calm, {**calm, "name": "killed", "slow": 0.2}, evaluation]))
+    monkeypatch.setenv("ZOO_CACHE", str(trained))
+    monkeypatch.setenv("ZOO_SHARED", str(shared))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(launch, "PLAIN", MEMBER)
+    killed = []
+
+    def kill() -> None:
+        for what, after, told in (("training", 2, shared / "calm.json"), ("generating", 0, shared / "killed.json")):
+            while not told.exists() or not (doing := doing_of(shared, f"1.{what}")) or doing[1] < after:
+                time.sleep(0.02)
+            os.kill(doing[0], signal.SIGKILL)
+            killed.append(doing[0])
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    assert launch.together([str(shared)], 2) == 0, capfd.readouterr().err
+    killer.join(1)
+    assert len({*killed}) == 2
+    lost = "error: process 0 of 2 has lost another one, without which it cannot train on; what was saved is kept, and"
+    assert lost in capfd.readouterr().err
+    calmly, disturbed = tensors(shared, "calm"), tensors(shared, "killed")
+    assert calmly.keys() == disturbed.keys()
+    assert all(np.array_equal(calmly[name], disturbed[name]) for name in calmly)
+    (record,) = (Record.read(path) for path in shared.glob("records/**/*.json"))
+    monkeypatch.delenv("ZOO_SHARED")
+    same(record, alone(trained))
+
+
+def doing_of(folder: Path, who: str) -> tuple[int, int] | None:
+    """Number of a process, and how far it is with what it is doing."""
+    try:
+        number, done = (folder / f"at.{who}").read_text().split()
+    except FileNotFoundError:
+        return None
+    return int(number), int(done)
+
+
+def test_a_group_that_dies_again_and_again_is_given_up_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    script, log = tmp_path / "dies.py", tmp_path / "log"
+    script.write_text(f"import os\nopen({str(log)!r}, 'a').write('begun ')\nos.kill(os.getpid(), 9)\n")
+    monkeypatch.setattr(launch, "PLAIN", (sys.executable, str(script)))
+    assert launch.together([], 1) == 1
+    assert log.read_text().split() == ["begun"] * (1 + launch.RESTARTS)
+    assert capfd.readouterr().err == (
+        "error: of a process of the group: its process was killed by SIGKILL, as the system does when memory runs "
+        "out; run the same command again to go on.\n"
+    )
 
 
 # ---- two hosts
@@ -452,29 +527,43 @@ def hosts() -> Iterator[Callable[..., list[str]]]:
     subprocess.run(call("down"), capture_output=True, check=True)
 
 
+GROUP = """
+import sys
+from zoo import launch
+from zoo.errors import ZooError
+launch.PLAIN = (sys.executable, sys.argv[1])
+try:
+    sys.exit(launch.together(sys.argv[2:], 1, "2"))
+except ZooError as told:
+    sys.exit(f"error: {told}")
+"""
+
+
 @pytest.mark.netns
-def test_a_cut_cable_and_a_dead_host_change_no_value(
+def test_dead_hosts_and_a_cut_cable_change_no_value(
     hosts: Callable[..., list[str]], trained: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """torchrun meets across two network namespaces; each host has a cache of its own, results go to one folder.
 
-    They train two steps together; then, while both evaluate, the first host is without its cable for a second, and the
-    second one is killed. The first ends the evaluation alone.
+    As they train, the first host is killed, where they meet: the second one ends and says so. The same command on both
+    goes on. Then, while both evaluate, the first host is without its cable for a second, and the second one is killed.
+    The first ends the evaluation alone.
     """
     shared = tmp_path / "shared"
     shutil.copytree(trained / "weights", shared / "weights")
-    training = {"name": "both", "model": "eeg2image", "set": EEG2IMAGE, "steps": 2}
+    training = {"name": "both", "model": "eeg2image", "set": EEG2IMAGE, "steps": 4, "slow": 0.2}
     evaluation = {"evaluate": "eeg2image.small", "options": OPTIONS, "slow": 0.15}
     (shared / "cases.json").write_text(json.dumps([training, evaluation]))
 
     def begun(host: str, number: int) -> subprocess.Popen[bytes]:
-        shutil.copytree(trained / "datasets", tmp_path / host / "datasets")
+        shutil.copytree(trained / "datasets", tmp_path / host / "datasets", dirs_exist_ok=True)
+        meeting = {"RDZV_ENDPOINT": "10.77.0.1:29411", "RDZV_CONF": f"is_host={2 - number}"}
+        meeting |= {"LOCAL_ADDR": f"10.77.0.{number}"}
         own = {"ZOO_CACHE": str(tmp_path / host), "ZOO_SHARED": str(shared), "CREW_HOST": host, "OMP_NUM_THREADS": "1"}
-        meeting = ["--rdzv-backend=c10d", "--rdzv-endpoint=10.77.0.1:29411", f"--rdzv-conf=is_host={2 - number}"]
-        group = ["--nnodes=2", "--nproc-per-node=1", *meeting, f"--local-addr=10.77.0.{number}"]
-        words = [sys.executable, "-m", "torch.distributed.run", *group, *MEMBER[1:], str(shared)]
+        own |= {f"PET_{name}": value for name, value in meeting.items()}
+        words = [*hosts("on", host), sys.executable, "-c", GROUP, MEMBER[1], str(shared)]
         with (tmp_path / f"{host}.log").open("w") as log:
-            return subprocess.Popen([*hosts("on", host), *words], env={**os.environ, **own}, stderr=log)
+            return subprocess.Popen(words, env={**os.environ, **own}, stderr=log)
 
     def until(true: Callable[[], bool]) -> None:
         """Wait for what takes seconds on a machine that has nothing else to do."""
@@ -487,6 +576,19 @@ def test_a_cut_cable_and_a_dead_host_change_no_value(
 
     def seen(host: str, what: str) -> bool:
         return any(shared.glob(f"at.{host}[01].{what}"))
+
+    running = {"a": begun("a", 1), "b": begun("b", 2)}
+    until(lambda: seen("a", "training") and seen("b", "training"))
+    subprocess.run(hosts("kill", "a"), check=True)
+    running.pop("a").wait()
+    assert running["b"].wait() == 1
+    told = (tmp_path / "b.log").read_text().splitlines()
+    assert told[-1] == (
+        "error: the machines of a group must meet at 10.77.0.1:29411, but nobody answers there; what is finished is "
+        "kept. Run the same command again on all machines, with PET_RDZV_ENDPOINT at one that is up, or without "
+        "--executor on one."
+    )
+    assert not [line for line in told if "Traceback" in line]
 
     running = {"a": begun("a", 1), "b": begun("b", 2)}
     until(lambda: seen("a", "generating") and seen("b", "generating"))
@@ -504,7 +606,5 @@ def test_a_cut_cable_and_a_dead_host_change_no_value(
 
     (record,) = (Record.read(path) for path in shared.glob("records/**/*.json"))
     monkeypatch.setenv("ZOO_CACHE", str(trained))
-    alone = zoo.evaluate("eeg2image.small", "phantom", output_dir=tmp_path / "alone", **OPTIONS)
-    assert (record.id, record.units_sha256) == (alone.id, alone.units_sha256)
-    assert numbers(record) == numbers(alone)
+    same(record, alone(trained))
     assert losses(shared, "both").keys() == {"encoder", "gan"}

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +114,31 @@ def test_a_job_that_vanishes_is_noticed_and_the_same_command_does_it(slurm: Path
             subprocess.run(["scancel", job], check=True)
     assert str(reasons(sweep)[0]).startswith(f"it was cancelled (job {job}; *** ")
     events = list(run(sweep, cluster(sweep)))
+    assert events[-1].status.counts == {"queued": 0, "running": 0, "done": 1, "failed": 0}
+    assert len(computed(cache)) == ROWS // CHUNK
+
+
+def test_signals_before_a_job_listens_do_not_end_it(slurm: Path, tmp_path: Path, cache: Path) -> None:
+    """Of two preemptions in a row, the second one may come while the job is being started anew."""
+    sweep = a_sweep(tmp_path, 1, s0="sleep 0.1")
+    executor = cluster(sweep)
+    (job,) = jobs_of(sweep, executor)
+    stop = threading.Event()
+
+    def signals() -> None:
+        """From the first moment on, until submitit has begun."""
+        log = sweep.path.with_suffix("") / "submitit" / f"{job}_0_log.out"
+        while not stop.wait(0.05) and not (log.exists() and "Starting with" in log.read_text()):
+            subprocess.run(["scancel", "--signal=USR2", job], capture_output=True, check=False)
+
+    sender = threading.Thread(target=signals)
+    sender.start()
+    try:
+        events = list(run(sweep, executor))
+    finally:
+        stop.set()
+        sender.join()
+    assert reasons(sweep) == {0: None}
     assert events[-1].status.counts == {"queued": 0, "running": 0, "done": 1, "failed": 0}
     assert len(computed(cache)) == ROWS // CHUNK
 

@@ -34,7 +34,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from zoo.crew import Crew, here
-from zoo.errors import UsageError
+from zoo.errors import UsageError, ZooError
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others before it ends with an error."""
@@ -48,7 +48,11 @@ DRAWING = {
 
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[Crew]:
-    """Meet the other processes of this job, if there are others: by nccl on cuda, by gloo on the cpu."""
+    """Meet the other processes of this job, if there are others: by nccl on cuda, by gloo on the cpu.
+
+    Raises:
+        ZooError: One of the others is gone, or says nothing for a long time.
+    """
     crew = here()
     if crew.size == 1 or dist.is_initialized():
         yield crew
@@ -56,6 +60,13 @@ def joined(device: str) -> Iterator[Crew]:
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield crew
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo/transport" not in str(error):
+            raise
+        raise ZooError(
+            f"process {crew.rank} of {crew.size} has lost another one, without which it cannot train on; what was "
+            "saved is kept, and if the group does not start again by itself, run the same command again."
+        ) from error
     finally:
         dist.destroy_process_group()
 

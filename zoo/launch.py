@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -55,6 +56,8 @@ SLURM_SAYS = {
     "FAILED": "its process failed without a word",
     "COMPLETED": "it ended without a result",
 }
+DEAF = """sh -c 'trap "" USR2; exec "$0" "$@"' """
+"""Before a command of submitit: a signal that comes before it listens must not end it."""
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 """Somebody's kill, Ctrl-C, and what submitit takes for preemption and the end of the time."""
 
@@ -137,19 +140,25 @@ def together(words: Sequence[str], gpus: int, nodes: str = "1") -> int:
 
     Raises:
         UsageError: The group is not possible.
+        ZooError: The machine where they meet does not answer, or they do not all come.
         KeyboardInterrupt: This process was told to end; the others are told, too.
     """
     group = group_of(gpus, nodes)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else a lost connection is told with fifty lines of C++
+    # else a group that starts again finds the dead one's addresses: https://github.com/pytorch/pytorch/issues/135712
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     import logging
 
+    from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError, RendezvousTimeoutError
     from torch.distributed.launcher.api import elastic_launch
     from torch.distributed.run import config_from_args, parse_args
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // gpus)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # a sentence of the zoo's says more
-    options = parse_args([*group, f"--max-restarts={RESTARTS}", "-m", "zoo", *words])  # type: ignore[no-untyped-call]
+    options = parse_args([*group, f"--max-restarts={RESTARTS}", *PLAIN[1:], *words])  # type: ignore[no-untyped-call]
     if options.standalone:
         options.rdzv_backend, options.rdzv_endpoint, options.rdzv_id = "c10d", "localhost:0", str(uuid4())
     config, command, given = config_from_args(options)
@@ -162,6 +171,13 @@ def together(words: Sequence[str], gpus: int, nodes: str = "1") -> int:
         return code if code > 0 else 1
     except SignalException as error:
         raise KeyboardInterrupt from error
+    except (RendezvousError, DistError) as error:
+        why = "not all of them came in time" if isinstance(error, RendezvousTimeoutError) else "nobody answers there"
+        raise ZooError(
+            f"the machines of a group must meet at {config.rdzv_endpoint}, but {why}; what is finished is kept. Run "
+            "the same command again on all machines, with PET_RDZV_ENDPOINT at one that is up, or without --executor "
+            "on one."
+        ) from error
     return 0
 
 
@@ -357,7 +373,8 @@ class Slurm(Executor):
     def _send(self, tasks: Sequence[Task], *, after: str | None) -> list[str]:
         import submitit
 
-        executor = submitit.SlurmExecutor(self._folder / "submitit", max_num_timeout=TIMES)
+        python = DEAF + shlex.quote(sys.executable)
+        executor = submitit.SlurmExecutor(self._folder / "submitit", max_num_timeout=TIMES, python=python)
         chained = {"dependency": f"afterany:{after}"} if after else {}
         executor.update_parameters(**self._parameters, **chained)
         try:
@@ -374,6 +391,7 @@ class _Sent:
 
     def __init__(self, command: tuple[str, ...], task: Task, end: Path) -> None:
         self.command, self.task, self.end = command, task, end
+        self.process: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> None:
         self.end.unlink(missing_ok=True)
@@ -382,9 +400,9 @@ class _Sent:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as out:
             words = [*self.command, *self.task.words]
-            self.process = subprocess.Popen(words, env=environment, stdout=out, stderr=out)  # noqa: S603
-        code = self.process.wait()
-        if code == INTERRUPTED:
+            self.process = process = subprocess.Popen(words, env=environment, stdout=out, stderr=out)  # noqa: S603
+        code = process.wait()
+        if code in (INTERRUPTED, -signal.SIGUSR2):
             time.sleep(TOLD_SECONDS)  # whoever told it to end tells this process too, and then it is queued again
         write_json(self.end, {"why": died(code)})
 
@@ -392,9 +410,12 @@ class _Sent:
         """Called by submitit when the job is preempted or its time ends; what it returns is queued again."""
         import submitit
 
-        self.process.terminate()
-        with contextlib.suppress(ChildProcessError):  # __call__, which this interrupts, holds the lock of Popen.wait
-            os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+        for told in ENDING:
+            signal.signal(told, signal.SIG_IGN)  # once is enough
+        if self.process is not None:  # else it is only being started, and ends with the job
+            self.process.terminate()
+            with contextlib.suppress(ChildProcessError):  # __call__ holds the lock of Popen.wait
+                os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
         return submitit.helpers.DelayedSubmission(_Sent(self.command, self.task, self.end))
 
 
