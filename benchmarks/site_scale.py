@@ -71,6 +71,12 @@ def shown(site: Path, rounds: int) -> list[float]:
     return taken
 
 
+def start_bytes(site: Path) -> int:
+    """What the start page loads: itself, its libraries and what it shows."""
+    loaded = [site / "index.html", site / "data.js", *(site / "app").iterdir(), *(site / "vendor").glob("*.[cjw]*")]
+    return sum(path.stat().st_size for path in loaded)
+
+
 def main(n: int = 10_000, metrics: int = 20, rounds: int = 5) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -93,6 +99,8 @@ def main(n: int = 10_000, metrics: int = 20, rounds: int = 5) -> None:
             "build_cpu_seconds": round(busy, 1),
             "first_rows_seconds": [round(t, 2) for t in sorted(times)],
             "first_rows_median_seconds": round(statistics.median(times), 2),
+            "start_megabytes": round(start_bytes(folder / "site") / 1e6, 2),
+            "whole_megabytes": round(built.n_bytes / 1e6, 1),
             "table_megabytes": round((folder / "site" / "tracks" / f"{file_name(TRACK)}.js").stat().st_size / 1e6, 1),
             "hardware": cpu_name(),
             "load_average": round(os.getloadavg()[0], 1),
