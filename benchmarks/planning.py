@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -140,10 +141,9 @@ def untrained(net: Any) -> None:
         neurogan.load_vgg16 = lambda: neurogan.VGG16(state)
 
 
-def look(extractor: str, output: str, pictures: Any) -> np.ndarray:
+def look(net: Any, extractor: str, output: str, pictures: Any) -> np.ndarray:
     """Noise in the place of what a frozen network sees in pictures: its cost is that of extractors."""
-    width = extractor_card(extractor).outputs[output]
-    return np.random.default_rng(1).standard_normal((len(pictures), width), dtype=np.float32)
+    return np.random.default_rng(1).standard_normal((len(pictures), net.n_image_features), dtype=np.float32)
 
 
 def a_model(name: str, device: str, say: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
@@ -170,10 +170,11 @@ def a_model(name: str, device: str, say: Callable[[dict[str, Any]], object]) -> 
         image_labels=np.arange(PICTURES) % n_classes,
         image_of_trial=np.arange(HELD) % PICTURES,
     )
-    data = replace(data, subjects=np.full(HELD, "01"), look=look)  # several people share the same steps out
     known = {"n_classes": n_classes, "subjects": ("01",), "n_pictures": PICTURES}
     torch.manual_seed(0)
     net = weights.build(card, spec, {key: value for key, value in known.items() if key in card.preset}).to(device)
+    # several people share the same steps out
+    data = replace(data, subjects=np.full(HELD, "01"), look=partial(look, net))
     found: dict[str, Any] = {
         "dataset": dataset.id,
         "task": card.task,
@@ -223,7 +224,9 @@ def phases(card: ModelCard, net: Any, data: Any, device: str) -> list[dict[str, 
                 found.append({"name": recipe.name, "steps": recipe.n_steps, "step_seconds": seconds, "first": True})
                 continue
             steps = iter(range(10**6))
-            one = lambda recipe=recipe, steps=steps: recipe.step(next(steps), np.random.default_rng(0))  # noqa: E731
+            one = lambda recipe=recipe, steps=steps: recipe.step(  # noqa: E731
+                next(steps) % recipe.n_steps, np.random.default_rng(0)
+            )
             found.append(
                 {"name": recipe.name, "steps": recipe.n_steps, "step_seconds": seconds_of(one, device, at_least=1)}
             )
@@ -324,7 +327,9 @@ def apart(kind: str, name: str, device: str) -> dict[str, Any]:
             found, said = mine.recv(), True
         except EOFError:
             process.join()
-            found = found if said else {"not_measured": f"its process ended with {process.exitcode}"}
+            if process.exitcode:
+                killed = {"not_measured": "it was killed, as the system does when memory runs out"}
+                found = found | {"phases": killed} if said else killed
             break
     process.kill()
     process.join()
@@ -433,15 +438,16 @@ def check(boards: list[Path], device: str) -> None:
     ended = [found for board in boards for found in Cells(board).all_ended().values() if found.status == "done"]
     for found in ended:
         cell, model = found.cell, registry.models.get(found.cell.model)
-        name = cell.split.partition("@")[0]
-        mine = [card for card in tracks if (card.task, card.dataset, card.split) == (model.task, cell.dataset, name)]
+        mine = [
+            card for card in tracks if (card.task, card.dataset, card.split) == (model.task, cell.dataset, cell.split)
+        ]
         if mine and isinstance(result["models"].get(model.id, {}).get("phases"), list) and found.bytes:
             cost = cell_cost(result["models"][model.id], mine[0], seen)
             rows.append(
                 {
                     "model": model.id,
                     "dataset": cell.dataset,
-                    "split": name,
+                    "split": cell.split,
                     "attempts": found.attempts,
                     "train": [round(cost["train"]), round(found.trained or 0)],
                     "evaluate": [round(price(cost) - cost["train"]), round(found.seconds.get("evaluate", 0.0))],
@@ -487,7 +493,9 @@ def page(device: str) -> str:
     ]
 
     def ms(seconds: float | None) -> str:
-        return "–" if seconds is None else f"{1000 * seconds:.3g}"
+        if seconds is None:
+            return "–"
+        return f"{1000 * seconds:,.0f}" if seconds >= 1 else f"{1000 * seconds:.3g}"
 
     missing: dict[str, list[str]] = {}
     for name, found in sorted(result["models"].items()):
@@ -530,7 +538,13 @@ def page(device: str) -> str:
     for kind, name in names():
         if name not in result[kind]:
             missing.setdefault("not yet; `python benchmarks/planning.py measure` goes on", []).append(name)
-    lines += ["", "## Not measured", ""]
+    lines += [
+        "",
+        "## Not measured",
+        "",
+        f"A measurement ends at {MEMORY / 2**30:.0f} GiB or {LONGEST // 60} minutes.",
+        "",
+    ]
     lines += [f"- {', '.join(found)}: {reason}." for reason, found in missing.items()] or ["Nothing."]
     return "\n".join(lines) + "\n"
 
@@ -569,11 +583,15 @@ def board_page(result: dict[str, Any]) -> list[str]:
     together = sum(totals[part] for part in parts)
     small = [cost for model, _, cost in costs if ".small" in model.id or "-small" in model.id]
     few = SEEDS * sum(price(cost) for cost in small)
+    seen = [(name, found) for name, found in result["extractors"].items() if "seconds" in found]
+    slowest = sorted(seen, key=lambda extractor: -extractor[1]["seconds"])[:2]
+    large = sorted(name for name, found in result["models"].items() if f"{MEMORY / 2**30:.0f} GiB" in str(found))
     trained = [model for model, _ in known if train_seconds(result["models"][model.id]) is not None]
     years = together / 3600 / 24 / 365
     dear = {model.id: (model, track, cost) for model, track, cost in sorted(costs, key=lambda c: price(c[2]))}
     heaviest = sorted(dear.values(), key=lambda found: -price(found[2]))[:5]
-    peak, hungry = max((result["models"][model.id]["peak_mb"], model.id) for model, _ in known)
+    peaks = [(row["peak_mb"], row["model"]) for row in FULL_SIZE]
+    peak, hungry = max([*peaks, *((result["models"][model.id]["peak_mb"], model.id) for model, _ in known)])
     largest = max(parts, key=lambda part: totals[part])
     on_gpu = together - totals["score"]
     whole = SEEDS * len(planned)
@@ -615,6 +633,8 @@ def board_page(result: dict[str, Any]) -> list[str]:
         f"1. **Time**: {WORDS[largest]} is {totals[largest] / together:.0%} of it. One thread would take {years:,.1f} "
         f"years for the board and {10 * years:,.0f} for ten times it. The dearest cells: "
         + "; ".join(f"{model.id} on {track.dataset} ({hours(price(cost))})" for model, track, cost in heaviest)
+        + ". The slowest extractors: "
+        + " and ".join(f"{name} ({found['seconds']:.1f} s per image)" for name, found in slowest)
         + ". Cells do not wait for one another, so this shrinks with the number of GPUs or cores; the dearest cell "
         "alone bounds it from below.",
         f"2. **Disk**: {size(totals['bytes'])} for the board, {size(10 * totals['bytes'])} for ten times it. "
@@ -622,7 +642,7 @@ def board_page(result: dict[str, Any]) -> list[str]:
         f"({size(result['extractors'][widest]['bytes'])} per image), which are needed until a record is written and "
         "can be made again: delete `image-features/` in the cache between sweeps.",
         f"3. **Memory**: {hungry} needed {peak / 1000:.1f} GB, the most here; a job needs `--memory` of as much and "
-        "the data.",
+        f"the data. More than {MEMORY / 2**30:.0f} GiB, which is where measuring stops, take {', '.join(large)}.",
         f"4. **Jobs**: ten times the board is {10 * whole:,} cells in {math.ceil(whole / 100)} arrays of 1,000; "
         "planning and looking at 10,000 cells takes seconds (`benchmarks/results/sweep_scale-cpu.json`).",
     ]
