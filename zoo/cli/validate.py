@@ -97,7 +97,9 @@ def _one(submission: Submission, board: Board, by: str | None, device: str, prog
             f"upload gives, as listed (zoo {outcome.zoo}; the record was made by {record.identity.zoo})."
         )
     whole = len(outcome.same) + len(outcome.left)
-    said = f"{len(outcome.same)} of {whole} values computed again agree, within {max(outcome.same.values()):.1g}"
+    said = (
+        f"{len(outcome.same)} of {whole} values were computed again and agree, within {max(outcome.same.values()):.1g}"
+    )
     for why, n in Counter(outcome.left.values()).most_common():
         sys.stderr.write(f"{record.id[:12]}: {n} not computed again: {why}\n")
     where = "not noted: name who says so with --by"
@@ -134,12 +136,15 @@ def _waiting(board: Board) -> list[Record]:
 
 
 def _submission(target: str | Record, board: Board) -> Submission:
-    """A record with its values per trial and its upload, from a file or from the board."""
+    """A record with its values per trial and its upload, as both lie beside its file, else as on the board."""
     from leaderboard.submission import UPLOAD, Submission, read_submission
     from zoo.upload import FILE_BYTES, MANIFEST, MANIFEST_BYTES, names
 
     if isinstance(target, str) and (path := Path(target)).suffix == ".json":
-        return read_submission(path)
+        here = read_submission(path)
+        if here.upload:
+            return here
+        target = here.record
     record = board.find(target) if isinstance(target, str) else target
     found: dict[str, bytes] = {}
     if (manifest := board.beside(record, UPLOAD + MANIFEST, MANIFEST_BYTES)) is not None:
