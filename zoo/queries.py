@@ -72,6 +72,7 @@ class Queries:
         order = np.argsort(which, kind="stable")
         groups = np.split(rows[order], np.cumsum(np.bincount(which))[:-1])
         self.asked["mean"] = Asked(np.asarray(unique["f1"]), np.asarray(unique["f0"]), groups)
+        self._embedded = self._gallery()
         self._given: dict[tuple[str, Level], Features] = {}
         for system in ("model", *plan.track.controls):
             try:
@@ -85,6 +86,10 @@ class Queries:
     @cached_property
     def gallery(self) -> np.ndarray:
         """(n_pictures, n_features) every test picture in the model's space."""
+        self._embedded.fill(replace(self.plan.work, shard=None))
+        return self._embedded.rows()[:]
+
+    def _gallery(self) -> Stage:
         plan = self.plan
 
         def compute(part: slice) -> np.ndarray:
@@ -104,9 +109,7 @@ class Queries:
             **plan.base_identity,
         }
         made = Stage("galleries", identity, self.pictures.size, compute, "embedding pictures")
-        stage = leaf(plan, GALLERY, made, plan.data.stimuli.ids[self.pictures], (None,))
-        stage.fill(replace(plan.work, shard=None))
-        return stage.rows()[:]
+        return leaf(plan, GALLERY, made, plan.data.stimuli.ids[self.pictures], (None,))
 
     def side(self, system: str) -> GallerySide:
         """What the metrics of one system may be given; nothing is read before it is asked for."""

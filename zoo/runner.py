@@ -327,7 +327,7 @@ def _draw_confusion(plan: Plan, path: Path) -> None:
     if not kept.exists():
         from sklearn.metrics import confusion_matrix
 
-        named = _logits(plan, "model", {"model": encoding(plan, plan.test_rows)}).argmax(axis=1)
+        named = _logits(plan, "model", {"model": encoding(plan, plan.test_rows)})().argmax(axis=1)
         counts = confusion_matrix(plan.data.labels[plan.test_rows], named, labels=range(len(plan.data.concepts)))
         title = f"{plan.info.model} on {plan.track.id}"
         confusion_plot(counts, kept, concepts=tuple(plan.data.concepts), title=title)
@@ -457,18 +457,19 @@ def _eeg_side(plan: Plan, system: str, train: Features, given: Mapping[str, Feat
         "train_labels": lambda: data.labels[plan.train_rows],
         "test_features": given[system],
         "test_labels": lambda: data.labels[plan.test_rows],
-        "test_logits": lambda: _logits(plan, system, given),
         "test_units": lambda: units,
         "n_classes": lambda: len(data.concepts),
     }
+    if plan.no_head is None and any("test_logits" in card.needs.values() for card in plan.metrics):
+        arrays["test_logits"] = _logits(plan, system, given)
     return EEGSide(identity, arrays, units, (lambda: _finetune(plan)) if system == "model" else None)
 
 
-def _logits(plan: Plan, system: str, given: Mapping[str, Features]) -> np.ndarray:
+def _logits(plan: Plan, system: str, given: Mapping[str, Features]) -> Features:
     """What the model's own classifier makes of the test trials of a system; dealt anew, of trials dealt anew."""
     if (order := dealing(plan, system)) is not None:
-        dealt: np.ndarray = _logits(plan, "model", given)[order]
-        return dealt
+        own = _logits(plan, "model", given)
+        return lambda: own()[order]
 
     def compute(part: slice) -> np.ndarray:
         from zoo import compute
@@ -480,9 +481,12 @@ def _logits(plan: Plan, system: str, given: Mapping[str, Features]) -> np.ndarra
     made = Stage("logits", identity, rows.size, compute, "classifying", TRIALS)
     keys, width = plan.data.trials["trial_id"][rows], len(plan.data.concepts)
     stage = leaf(plan, LOGITS + system, made, keys, (width,))
-    stage.fill(replace(plan.work, shard=None))
-    logits: np.ndarray = stage.rows()[:]
-    return logits
+
+    def filled() -> np.ndarray:
+        stage.fill(replace(plan.work, shard=None))
+        return stage.rows()[:]
+
+    return filled
 
 
 def _finetune(plan: Plan) -> np.ndarray:
