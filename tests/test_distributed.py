@@ -472,8 +472,6 @@ def test_a_process_that_is_killed_is_started_again_with_all_others(
     assert launch.together([str(shared)], 2) == 0, capfd.readouterr().err
     killer.join(1)
     assert len({*killed}) == 2
-    lost = "error: process 0 of 2 has lost another one, without which it cannot train on; what was saved is kept, and"
-    assert lost in capfd.readouterr().err
     calmly, disturbed = tensors(shared, "calm"), tensors(shared, "killed")
     assert calmly.keys() == disturbed.keys()
     assert all(np.array_equal(calmly[name], disturbed[name]) for name in calmly)

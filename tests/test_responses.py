@@ -295,7 +295,7 @@ def test_what_was_predicted_or_found_is_scored_again_from_an_upload(
     monkeypatch.setattr(scoring, "_absent", lambda card: None if card.id in kept else "left out: it takes long")
     for model in (Knows(data), Finds(data)):
         zoo.evaluate(model, "things-small", device="cpu")
-        record = zoo.evaluate(model, "things-small", device="cpu", again=True)  # reads every score, and computes nothing
+        record = zoo.evaluate(model, "things-small", device="cpu", again=True)  # from scores on disk
         path = cache_dir("board") / "records" / record.name
         units = read_units(path.with_suffix(".units.parquet").read_bytes(), record, where="units")
         files = leaves.pack(record, samples=False, features=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -185,6 +186,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         monkeypatch.setenv(name, value)
     import s3fs
 
+    urlopen(Request(f"{address}/moto-api/reset", method="POST")).close()  # what a server of this process held before
     s3fs.S3FileSystem.clear_instance_cache()
     s3fs.S3FileSystem().mkdir("results")
     yield "s3://results/board"
