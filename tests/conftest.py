@@ -18,6 +18,9 @@ import pytest
 from hypothesis import settings
 
 from tests.hub_standin import WRITER, Hub
+from zoo import registry
+from zoo.datasets import base
+from zoo.datasets.base import EEGDataset
 from zoo.record import Audit, Cost, Identity, Provenance, Record, System, Value
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -147,3 +150,12 @@ def build_record(
 @pytest.fixture
 def make_record() -> Callable[..., Record]:
     return build_record
+
+
+def small_things(patch: pytest.MonkeyPatch, name: str, **options: Any) -> EEGDataset:
+    """A phantom-things of other options under a name of its own, in the cache of the moment, until the patch ends."""
+    card = registry.datasets.get("phantom-things")
+    splits = tuple(split.model_copy(update={"sha256": None}) for split in card.splits)
+    changed = card.model_copy(update={"id": name, "options": options, "splits": splits})
+    patch.setitem(registry.datasets._added, name, changed)
+    return base.load(name)

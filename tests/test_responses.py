@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import zoo
 from leaderboard.units import read_units
+from tests.conftest import small_things
 from zoo import leaves, registry, scoring, upload
 from zoo.datasets import base, phantom_things
 from zoo.errors import UsageError
@@ -37,14 +38,9 @@ OPTIONS = {
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[base.EEGDataset]:
     """A small phantom-things in a cache that all tests here share."""
-    card = registry.datasets.get("phantom-things")
-    splits = tuple(split.model_copy(update={"sha256": None}) for split in card.splits)
-    options = {"seed": 0, **OPTIONS}
-    registry.datasets.add(card.model_copy(update={"id": "things-small", "options": options, "splits": splits}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZOO_CACHE", str(tmp_path_factory.mktemp("shared")))
-        yield base.load("things-small")
-    del registry.datasets._added["things-small"]
+        yield small_things(patch, "things-small", seed=0, **OPTIONS)
 
 
 @pytest.fixture(autouse=True)

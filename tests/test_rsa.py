@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zoo import registry
+from tests.conftest import small_things
 from zoo.datasets import base, phantom_things
 from zoo.errors import UsageError
 from zoo.models.base import EncodingModel
@@ -23,13 +23,9 @@ OPTIONS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[base.EEGDataset]:
-    card = registry.datasets.get("phantom-things")
-    splits = tuple(split.model_copy(update={"sha256": None}) for split in card.splits)
-    registry.datasets.add(card.model_copy(update={"id": "things-rsa", "options": OPTIONS, "splits": splits}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZOO_CACHE", str(tmp_path_factory.mktemp("rsa")))
-        yield base.load("things-rsa")
-    del registry.datasets._added["things-rsa"]
+        yield small_things(patch, "things-rsa", **OPTIONS)
 
 
 class Areas(NamedTuple):

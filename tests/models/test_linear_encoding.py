@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.conftest import small_things
 from zoo import registry, weights
 from zoo.backbones import Backbone, backbone_card, widths
-from zoo.datasets import base, phantom_things
+from zoo.datasets import phantom_things
 from zoo.errors import UsageError
 from zoo.metrics.base import extractor_card
 from zoo.metrics.features import load_extractor
@@ -229,12 +230,8 @@ def test_weights_that_nobody_pinned_are_not_invented() -> None:
 
 def test_the_phantoms_map_is_recovered_up_to_its_ceiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Responses are linear in mean colours of halves and rings, so with enough trials pixels tell all but the noise."""
-    card = registry.datasets.get("phantom-things")
     options = {"n_subjects": 1, "n_concepts": 60, "n_repetitions": 40, "n_test": 80, "n_test_repetitions": 20}
-    splits = tuple(split.model_copy(update={"sha256": None}) for split in card.splits)
-    many = card.model_copy(update={"id": "things-linear", "options": options, "splits": splits})
-    monkeypatch.setitem(registry.datasets._added, many.id, many)
-    data = base.load(many.id)
+    data = small_things(monkeypatch, "things-linear", **options)
     training = data.training_data(data.split("within-subject-01"))
     preset = registry.models.get("linear-encoding.pixels").preset | {"n_pictures": len(training.images)}
     model = build(data.spec, **preset)

@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.conftest import small_things
 from tests.models.filling import filled
 from tests.models.resuming import check_resuming
 from zoo import conversion, registry, weights
-from zoo.datasets import base, phantom_things
+from zoo.datasets import phantom_things
 from zoo.errors import IntegrityError, MissingError, UsageError
 from zoo.models import realnet
 from zoo.models.cornet import CORnetS, normalised
@@ -357,12 +358,8 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(tmp_path: Path, op
 
 def test_the_phantoms_answer_is_found_up_to_its_ceiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trained on responses whose truth is known, it correlates with held-out ones as its likeness to the truth says."""
-    card = registry.datasets.get("phantom-things")
     options = {"n_subjects": 1, "n_concepts": 80, "n_exemplars": 4, "n_test": 100, "n_test_repetitions": 20}
-    splits = tuple(split.model_copy(update={"sha256": None}) for split in card.splits)
-    small = card.model_copy(update={"id": "things-realnet", "options": options, "splits": splits})
-    monkeypatch.setitem(registry.datasets._added, small.id, small)
-    data = base.load(small.id)
+    data = small_things(monkeypatch, "things-realnet", **options)
     answer, tested = phantom_things.known_answer(data), data.stimuli.ids[320:]
     options = {"init": "random", "resolution": 40, "widths": (6, 8, 12, 16), "recurrence": (1, 1, 1), "n_objects": 4,
                "head_width": 24, "rho": "pearson", "contrastive_gradient": True, "double_forward": False,
