@@ -7,14 +7,17 @@ datasets and records lie in files of their own, which the page loads when it sho
 
 from __future__ import annotations
 
+import base64
 import csv
 import gzip
 import hashlib
 import io
 import json
+import lzma
 import re
 import shlex
 import shutil
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -228,7 +231,7 @@ class _Site:
             _put(work / "records", stem(record), self._record(record, galleries.get(run)))
         _put(work, "records", sorted(map(stem, self.by_run.values())))
         _put(work, "claims", self.claims)
-        _put(work, "data", self._index(galleries))
+        _put(work, "data", self._index(galleries), packed=False)
         self._dump(work / "data")
 
     # ---- the start page
@@ -524,22 +527,22 @@ class _Site:
     # ---- for other programs
 
     def _dump(self, folder: Path) -> None:
-        """All records, exact; and one line per record, system and metric."""
+        """All records, exact; and a line for every value."""
         (folder / "LICENSE.txt").write_text(LICENCE, encoding="utf-8")
         lines = b"".join(
             json.dumps({"id": r.id, **r.model_dump(mode="json", exclude_unset=True)}, sort_keys=True).encode() + b"\n"
             for r in self.records
         )
-        (folder / "records.jsonl.gz").write_bytes(gzip.compress(lines, 5, mtime=0))
+        (folder / "records.jsonl.xz").write_bytes(lzma.compress(lines, preset=1))
         sink = io.StringIO()
         writer = csv.writer(sink, lineterminator="\n")
         writer.writerow(
             "track,dataset,split,model,seed,record,system,metric,value,low,high,chance,higher_is_better,n,n_units,"
-            "signature,audit,selection,created,reason".split(",")
+            "signature,audit,selection,created".split(",")
         )
         for record in self.records:
             writer.writerows(_long(record))
-        (folder / "results.csv.gz").write_bytes(gzip.compress(sink.getvalue().encode(), 5, mtime=0))
+        (folder / "results.csv.gz").write_bytes(gzip.compress(sink.getvalue().encode(), 9, mtime=0))
 
 
 def commands(record: Record) -> list[str]:
@@ -577,10 +580,12 @@ def _long(record: Record) -> Iterator[list[Any]]:
     tail = [audit, _harmless(made.selection), _harmless(made.created)]
     for system, values in (("model", record.values), *((name, one.values) for name, one in record.controls.items())):
         for metric, value in values.items():
+            if value.value is None:
+                continue
             low, high = value.interval or (None, None)
             measured = [value.value, low, high, value.chance, value.higher_is_better, value.n, value.n_units]
             names = [_harmless(system), _harmless(metric)]
-            yield [*head, *names, *measured, _harmless(value.signature), *tail, _harmless(value.reason)]
+            yield [*head, *names, *measured, _harmless(value.signature), *tail]
 
 
 @cache
@@ -654,10 +659,15 @@ def _rounded(value: Any) -> Any:
     return [_rounded(part) for part in value] if type(value) in (list, tuple) else value
 
 
-def _put(folder: Path, name: str, value: Any) -> None:
+def _put(folder: Path, name: str, value: Any, *, packed: bool = True) -> None:
     """A script that hands the page its data: the only form that a page opened from disk may read.
 
-    The data is a string to be parsed, never a program; ``__proto__`` in it is a name like any other.
+    The data is a string to be parsed, never a program; ``__proto__`` in it is a name like any other. Packed, which
+    makes a fourth of it, it is there a moment later: only the start page does not wait.
     """
-    text = json.dumps(_rounded(value), allow_nan=False, separators=(",", ":")).replace("\\", "\\\\").replace("'", "\\'")
-    (folder / f"{name}.js").write_text(f"zoo.put('{text}')\n", encoding="ascii")
+    text = json.dumps(_rounded(value), allow_nan=False, separators=(",", ":"))
+    if packed:
+        call = f"zoo.packed('{base64.b64encode(zlib.compress(text.encode(), 9)).decode()}')"
+    else:
+        call = "zoo.put('" + text.replace("\\", "\\\\").replace("'", "\\'") + "')"
+    (folder / f"{name}.js").write_text(f"{call}\n", encoding="ascii")

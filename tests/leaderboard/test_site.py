@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import gzip
 import hashlib
 import io
 import json
+import lzma
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import urllib.request
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +49,10 @@ EVIL = "</script><img src=x onerror=alert(1)>'\\\u2028 __proto__"
 def put(path: Path) -> Any:
     """What a data file hands to the page, which is nothing but one call with one string."""
     text = path.read_text("ascii")
+    if path.name != "data.js":
+        packed = re.fullmatch(r"zoo\.packed\('([A-Za-z0-9+/=]*)'\)\n", text)
+        assert packed, text[:80]
+        return json.loads(zlib.decompress(base64.b64decode(packed.group(1))))
     found = re.fullmatch(r"zoo\.put\('((?:[^'\\\n]|\\['\\])*)'\)\n", text)
     assert found, text[:80]
     return json.loads(re.sub(r"\\(['\\])", r"\1", found.group(1)))
@@ -108,7 +115,7 @@ def test_comparisons_are_those_of_zoo_compare(objects: tuple[Path, Path]) -> Non
 
 def test_the_records_of_the_dump_are_exact(objects: tuple[Path, Path]) -> None:
     board, site = objects
-    lines = gzip.decompress((site / "data" / "records.jsonl.gz").read_bytes()).splitlines()
+    lines = lzma.decompress((site / "data" / "records.jsonl.xz").read_bytes()).splitlines()
     assert [Record.parse(line, where="dump") for line in lines] == [*FsBoard(board).records()]
     table = [*csv.DictReader(io.StringIO(gzip.decompress((site / "data" / "results.csv.gz").read_bytes()).decode()))]
     (record, *_) = FsBoard(board).records()
@@ -150,7 +157,7 @@ def test_what_strangers_write_is_data(tmp_path: Path, make_record: Make) -> None
 
 
 def test_no_cell_of_the_dump_is_a_formula(tmp_path: Path, make_record: Make) -> None:
-    value = Value(value=None, reason="=HYPERLINK(1)")
+    value = Value(value=0.5, signature="=HYPERLINK(1)", higher_is_better=True)
     site, _ = site_of(tmp_path, [make_record(values={"@sum": value, "-1": value})])
     table = [*csv.reader(io.StringIO(gzip.decompress((site / "data" / "results.csv.gz").read_bytes()).decode()))]
     assert {"'@sum", "'-1", "'=HYPERLINK(1)"} <= {cell for row in table for cell in row}
@@ -233,6 +240,16 @@ def test_tracks_of_the_registry_wait_for_results(tmp_path: Path, make_record: Ma
 def test_an_empty_board_makes_a_site(tmp_path: Path) -> None:
     site, built = site_of(tmp_path, [])
     assert put(site / "data.js")["counts"]["records"] == built.n_records == 0
+
+
+def test_the_site_of_the_published_records_is_small(tmp_path: Path) -> None:
+    called = CliRunner().invoke(
+        app, ["leaderboard", "build", "--board", str(BOARD), "--output-dir", str(tmp_path / "site")]
+    )
+    assert (called.exit_code, "left out" in called.stderr) == (0, False)
+    files = [path for path in (tmp_path / "site").rglob("*") if path.is_file() and path.suffix != ".webp"]
+    assert len([path for path in files if path.parent.name == "records"]) == len([*FsBoard(BOARD).records()]) > 40
+    assert sum(path.stat().st_size for path in files) < 2_000_000
 
 
 def test_the_command_says_what_it_left_out(tmp_path: Path, make_record: Make) -> None:

@@ -5,12 +5,15 @@ const zoo = (() => {
   const kept = new Map(); // address → promise
   let data = null;
 
-  /** Called by every data file: the only way in for data, which is parsed and never run. */
-  function put(text) {
-    const script = document.currentScript;
-    const value = JSON.parse(text);
-    if (script.dataset.key === "data") data = value;
-    else waiting.get(script)?.(value);
+  /** Called by the data file of the start page; data is parsed and never run. */
+  function put(text) { data = JSON.parse(text); }
+
+  /** Called by every other data file: the same JSON, deflated, in base64. */
+  function packed(text) { waiting.get(document.currentScript)?.(unpacked(text)); }
+
+  async function unpacked(text) {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
   }
 
   /** The data of a file beside the page; a script, since a page opened from disk may read nothing else. */
@@ -104,7 +107,7 @@ const zoo = (() => {
   const say = (words) => { document.getElementById("said").textContent = words; };
 
   return {
-    put, load, h, once, outside, path, g, signed, number, count, span, plural, arrow, verdict, VERDICTS, broken, short, say,
+    put, packed, load, h, once, outside, path, g, signed, number, count, span, plural, arrow, verdict, VERDICTS, broken, short, say,
     get data() { return data; },
     metric: (id) => data.metrics.find((card) => card.id === id),
     of: (kind, id) => data[kind].find((card) => card.id === id),

@@ -418,7 +418,7 @@ const pages = (() => {
       h("details", h("summary", "Packages"), facts(Object.entries(made.packages ?? {}))), h("details", h("summary", "Configuration"), facts(Object.entries(of.config ?? {}).map(([name, value]) => [name, JSON.stringify(value)]))),
       h("details", h("summary", "Hashes"), facts([["record", r.id], ["run", r.run], ...Object.entries(of).filter(([name]) => name.endsWith("sha256") || name.endsWith("fingerprint")), ["per-unit values", r.units_sha256]].map(([name, value]) => [name, h("code.hash", value ?? "–")])))),
       section("checked", "How far it was checked", checked(r)),
-      section("take", "Take it", h("p", h("button", { type: "button", onclick: () => exports_.save(`${stem}.json`, JSON.stringify(r, null, 2), "application/json") }, "JSON"), " ", muted("as on this page, to six digits. Exact, on the board: ", h("code", r.path), "; and in ", h("a", { href: "data/records.jsonl.gz", download: true }, "records.jsonl.gz"), "."))),
+      section("take", "Take it", h("p", h("button", { type: "button", onclick: () => exports_.save(`${stem}.json`, JSON.stringify(r, null, 2), "application/json") }, "JSON"), " ", muted("as on this page, to six digits. Exact, on the board: ", h("code", r.path), "; and in ", h("a", { href: "data/records.jsonl.xz", download: true }, "records.jsonl.xz"), "."))),
     ] };
   }
 
@@ -462,7 +462,7 @@ const pages = (() => {
         def("Claimed", "A published number, with the place where it was read. Reproduced means that it lies within the interval of a record here, or within its own spread."),
         def("Record", "One run: a file that names data, split, weights and code by hash, and holds every value with its interval. Its address is the hash of what it is."),
         def("Track", "A contest that never changes. Whatever would move a number makes a new @N.")),
-      section("data", "Take the data", h("p", "All tables and records: ", h("a", { href: "data/results.csv.gz", download: true }, "results.csv.gz"), " (one line per record, system and metric), ", h("a", { href: "data/records.jsonl.gz", download: true }, "records.jsonl.gz"), " (exact). ", h("a", { href: "data/LICENSE.txt" }, "CC BY 4.0"), "."), copyable('import pandas as pd\n\nresults = pd.read_csv("results.csv.gz")\nresults[results.system == "model"].groupby(["track", "metric"]).value.max()')),
+      section("data", "Take the data", h("p", "All tables and records: ", h("a", { href: "data/results.csv.gz", download: true }, "results.csv.gz"), " (one line per value: record, system, metric), ", h("a", { href: "data/records.jsonl.xz", download: true }, "records.jsonl.xz"), " (exact). ", h("a", { href: "data/LICENSE.txt" }, "CC BY 4.0"), "."), copyable('import pandas as pd\n\nresults = pd.read_csv("results.csv.gz")\nresults[results.system == "model"].groupby(["track", "metric"]).value.max()')),
       section("page", "This page", muted("asks nobody for anything: no tracker, no font, no script from elsewhere. Save the folder, and it works from disk. Drawn with Tabulator, Observable Plot and D3; their licences lie in vendor/."))] };
   }
 
