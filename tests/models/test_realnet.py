@@ -498,11 +498,11 @@ def test_imagenet_weights_are_known_by_the_digits_in_their_name(
     assert str(missing.value) == (
         "ReAlnet starts from CORnet-S trained on ImageNet (cornet_s-1d3f7974.pth), which is not on this machine and "
         "cannot be fetched, since only the first digits of its sha256 are published.\n"
-        "to make it, get that file from https://github.com/dicarlolab/CORnet and run: zoo weights convert cornet-s "
-        "--from cornet_s-1d3f7974.pth   or start from chance: --set init=random"
+        "to make it, run: curl -LO https://s3.amazonaws.com/cornet-models/cornet_s-1d3f7974.pth && "
+        "zoo weights convert cornet-s --from cornet_s-1d3f7974.pth   or start from chance: --set init=random"
     )
     folder, _ = conversion.convert("cornet-s", named)
-    other = f"its sha256 are published; {folder.name} is of a file whose sha256 begins with {digits}.\nto make it, get"
+    other = f"its sha256 are published; {folder.name} is of a file whose sha256 begins with {digits}.\nto make it, run"
     with pytest.raises(MissingError, match=re.escape(other)):
         realnet.imagenet_state()
     monkeypatch.setattr(realnet, "IMAGENET", named.name)

@@ -50,6 +50,7 @@ from zoo.training import Recipe, TrainingData
 
 IMAGENET = "cornet_s-1d3f7974.pth"
 """The ImageNet weights as their authors name them: the digits begin the sha256 of the file."""
+IMAGENET_URL = f"https://s3.amazonaws.com/cornet-models/{IMAGENET}"
 
 
 @dataclass(frozen=True)
@@ -433,6 +434,6 @@ def imagenet_state() -> dict[str, Tensor]:
     raise MissingError(
         f"ReAlnet starts from CORnet-S trained on ImageNet ({IMAGENET}), which is not on this machine and cannot be "
         f"fetched, since only the first digits of its sha256 are published{''.join(others)}.\n"
-        f"to make it, get that file from https://github.com/dicarlolab/CORnet and run: zoo weights convert cornet-s "
-        f"--from {IMAGENET}   or start from chance: --set init=random"
+        f"to make it, run: curl -LO {IMAGENET_URL} && zoo weights convert cornet-s --from {IMAGENET}   "
+        f"or start from chance: --set init=random"
     )
