@@ -16,7 +16,8 @@ import zoo
 from tests.models.resuming import check_resuming
 from zoo.errors import MissingError, UsageError
 from zoo.models.braindecode import bind, build, recipes, sizes
-from zoo.models.perceivelab import NetworkClassifier, Scaled
+from zoo.models.layers import Scaled
+from zoo.models.perceivelab import NetworkClassifier
 from zoo.specs import EEGSpec
 from zoo.training import TrainingData, fit
 

@@ -19,11 +19,11 @@ from zoo import scoring
 from zoo.conversion import convert as convert_weights
 from zoo.errors import IntegrityError, UsageError
 from zoo.models.convert.perceivelab import convert
+from zoo.models.layers import Scaled
 from zoo.models.perceivelab import (
     EEGChannelNet,
     NetworkClassifier,
     PerceivelabConfig,
-    Scaled,
     SiskindCNN,
     SyncNet,
     build,

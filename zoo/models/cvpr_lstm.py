@@ -11,7 +11,6 @@ mean of batches. Ours are ``eeg_scaling="robust"`` and how conditions and batche
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +24,7 @@ from torch.optim import Adam, Optimizer
 
 from zoo.errors import UsageError
 from zoo.models.base import EEGEncoder
-from zoo.models.layers import check_least, check_positive, epoch_batch, robust_range, robust_scale, steps_per_epoch
+from zoo.models.layers import Scaling, check_least, check_positive, epoch_batch, steps_per_epoch
 from zoo.models.recipes import device_of, encode_rows, scale_image, trainable, trials_of, update
 from zoo.specs import EEGSpec
 from zoo.stats import keyed_rng
@@ -79,32 +78,18 @@ class CVPRLSTM(nn.Module):
         return F.relu(self.output(states[:, -1]))
 
 
-class Measuring(nn.Module, abc.ABC):
-    """An encoder whose scaling is taken from training trials before the first step."""
-
-    @abc.abstractmethod
-    def measure(self, x: Tensor) -> None:
-        """Keep what is needed of training trials (n, n_times, n_channels)."""
-
-
-class RobustCVPRLSTM(CVPRLSTM, Measuring):
+class RobustCVPRLSTM(CVPRLSTM, Scaling):
     """The encoder behind a fixed scaling of its input: volts are 1e-5, where a network for z-scores stands still."""
+
+    least = 1e-9
 
     def __init__(self, n_channels: int, config: CVPRLSTMConfig) -> None:
         super().__init__(n_channels, config)
-        self.centre: Tensor
-        self.spread: Tensor
-        self.register_buffer("centre", torch.zeros(n_channels))
-        self.register_buffer("spread", torch.ones(n_channels))
+        self.hold_scaling(n_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, n_times, n_channels) in the unit it was measured in → (n, n_features), none negative."""
-        return super().forward(robust_scale(x, self.centre, self.spread))
-
-    def measure(self, x: Tensor) -> None:
-        """Take centre and spread from training trials (n, n_times, n_channels); a spread is a nanovolt or more."""
-        for kept, measured in zip((self.centre, self.spread), robust_range(x, least=1e-9), strict=True):
-            kept.copy_(measured)
+        return super().forward(self.scaled(x))
 
 
 def build_encoder(spec: EEGSpec, config: CVPRLSTMConfig) -> CVPRLSTM:
@@ -113,7 +98,7 @@ def build_encoder(spec: EEGSpec, config: CVPRLSTMConfig) -> CVPRLSTM:
 
 def measure(encoder: nn.Module, data: TrainingData, device: torch.device) -> None:
     """Show an encoder that scales its input some evenly spaced training trials; others need none."""
-    if isinstance(encoder, Measuring):
+    if isinstance(encoder, Scaling):
         spaced = np.linspace(0, len(data.train) - 1, min(len(data.train), MAX_MEASURED_TRIALS)).astype(int)
         encoder.measure(trials_of(data, data.train[spaced], device).transpose(1, 2))
 

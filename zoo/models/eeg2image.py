@@ -32,6 +32,7 @@ from zoo.models.base import Reconstructor
 from zoo.models.layers import (
     DiffAug,
     KerasAdam,
+    Scaling,
     check_least,
     check_positive,
     check_shares,
@@ -44,8 +45,6 @@ from zoo.models.layers import (
     keras_lstm,
     l2_normalise,
     mode_seeking,
-    robust_range,
-    robust_scale,
     spectral_normalise_,
     steps_per_epoch,
     truncated_normal_,
@@ -150,7 +149,7 @@ class TripleNet(nn.Module):
         return x[:, -1]
 
 
-class RobustTripleNet(TripleNet):
+class RobustTripleNet(TripleNet, Scaling):
     """The encoder behind a fixed scaling of its input: per channel by median and interquartile range, within ±6.
 
     The offset of an amplifier is a hundred times its signal, so half-max scaled trials hardly differ from a constant.
@@ -158,19 +157,11 @@ class RobustTripleNet(TripleNet):
 
     def __init__(self, n_channels: int, units: tuple[int, int]) -> None:
         super().__init__(n_channels, units)
-        self.centre: Tensor
-        self.spread: Tensor
-        self.register_buffer("centre", torch.zeros(n_channels))
-        self.register_buffer("spread", torch.ones(n_channels))
+        self.hold_scaling(n_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, n_times, n_channels) as ``scale_eeg`` gives → (n, units[1]), not normalised."""
-        return super().forward(robust_scale(x, self.centre, self.spread))
-
-    def measure(self, x: Tensor) -> None:
-        """Take centre and spread from training trials (n, n_times, n_channels) as ``scale_eeg`` gives."""
-        for kept, measured in zip((self.centre, self.spread), robust_range(x), strict=True):
-            kept.copy_(measured)
+        return super().forward(self.scaled(x))
 
 
 class SpectralConv(nn.Module):

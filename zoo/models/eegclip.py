@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.models.contrastive import ContrastiveConfig, ContrastiveRecipe, ContrastiveRetriever
-from zoo.models.eegstylegan_ada import EEG2FeatConfig, RobustEncoder, make_encoder
+from zoo.models.eegstylegan_ada import EEG2FeatConfig, ScaledHalves, make_encoder
 from zoo.models.layers import check_least, configure, half_max
 from zoo.models.pretrained import PIXELS, enlarged, imagenet, load_frozen
 from zoo.models.recipes import device_of, trials_of
@@ -186,7 +186,7 @@ def recipes(model: EEGClip, data: TrainingData, *, seed: int, select: Literal["v
     """
     if model.own:
         load_frozen(model.image_encoder, "resnet50")
-    if isinstance(model.encoder, RobustEncoder):
+    if isinstance(model.encoder, ScaledHalves):
         rows = data.train[np.linspace(0, len(data.train) - 1, min(len(data.train), MAX_MEASURED_TRIALS)).astype(int)]
         model.encoder.measure(half_max(trials_of(data, rows, device_of(model)), family="EEGClip"))
     select = "last" if model.config.semantics == "as_run" else select

@@ -33,14 +33,13 @@ from zoo.errors import UsageError
 from zoo.models.ada import OPERATIONS, Controller, draw
 from zoo.models.base import EEGEncoder, Reconstructor
 from zoo.models.layers import (
+    Scaled,
     check_least,
     check_positive,
     check_shares,
     configure,
     epoch_batch,
     half_max,
-    robust_range,
-    robust_scale,
 )
 from zoo.models.recipes import (
     device_of,
@@ -241,26 +240,10 @@ class CNNEncoder(nn.Module):
         return F.normalize(features) if self.normalise else features
 
 
-class RobustEncoder(nn.Module):
-    """An encoder behind a fixed scaling of its input: per channel by median and interquartile range, within ±6."""
+class ScaledHalves(Scaled):
+    """An encoder behind a fixed scaling of what ``half_max`` gives, which has no unit."""
 
-    def __init__(self, network: nn.Module, n_channels: int) -> None:
-        super().__init__()
-        self.network = network
-        self.centre: Tensor
-        self.spread: Tensor
-        self.register_buffer("centre", torch.zeros(n_channels))
-        self.register_buffer("spread", torch.ones(n_channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, n_times, n_channels) as ``half_max`` gives → (n, n_features)."""
-        features: Tensor = self.network(robust_scale(x, self.centre, self.spread))
-        return features
-
-    def measure(self, x: Tensor) -> None:
-        """Take centre and spread from training trials (n, n_times, n_channels) as ``half_max`` gives."""
-        for kept, measured in zip((self.centre, self.spread), robust_range(x), strict=True):
-            kept.copy_(measured)
+    least = 1e-6
 
 
 def make_encoder(spec: EEGSpec, config: EEG2FeatConfig) -> nn.Module:
@@ -271,7 +254,7 @@ def make_encoder(spec: EEGSpec, config: EEG2FeatConfig) -> nn.Module:
             f"but the recordings have {spec.n_channels} channels × {spec.n_times} times; use encoder=lstm."
         )
     network: nn.Module = (LSTMEncoder if config.encoder == "lstm" else CNNEncoder)(spec.n_channels, config)
-    return network if config.eeg_scaling == "half-max" else RobustEncoder(network, spec.n_channels)
+    return network if config.eeg_scaling == "half-max" else ScaledHalves(network, spec.n_channels)
 
 
 def mined_pairs(unit: Tensor, labels: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -402,7 +385,7 @@ class EncoderRecipe(Recipe):
         self.encoder = model.parts()["encoder"]
         self.model, self.data, self.key = model, data, ("eegstylegan-ada", "encoder", seed)
         self.optimizer = Adam(trainable(self.encoder), lr=config.encoder_lr, betas=config.encoder_betas)
-        if isinstance(self.encoder, RobustEncoder):
+        if isinstance(self.encoder, ScaledHalves):
             rows = data.train[_spread(len(data.train))]
             self.encoder.measure(half_max(trials_of(data, rows, device_of(model)), family="EEGStyleGAN-ADA"))
         self.epoch = max(len(data.train) // config.encoder_batch_size, 1)

@@ -204,19 +204,44 @@ def half_max(eeg: Tensor, *, family: str) -> Tensor:
     return ((x - half) / half).transpose(1, 2).float()
 
 
-def robust_range(x: Tensor, *, least: float = 1e-6) -> tuple[Tensor, Tensor]:
-    """Median and interquartile range of every channel over trials and times; no range counts as less than ``least``.
+class Scaling(nn.Module):
+    """A network with a fixed scaling of its input: per channel by training median and quartiles, within ±6."""
 
-    Shape:
-        x: (n_trials, n_times, n_channels); returns: two of (n_channels,), on the cpu.
-    """
-    low, middle, high = np.quantile(x.flatten(0, 1).cpu().numpy(), (0.25, 0.5, 0.75), axis=0)
-    return torch.from_numpy(middle), torch.from_numpy(np.maximum(high - low, least))
+    centre: Tensor
+    spread: Tensor
+    least: float = 1e-6
+    """No channel's spread counts as less; for trials that have no unit any more."""
+
+    def hold_scaling(self, n_channels: int) -> None:
+        """Have buffers for it, which change nothing until ``measure`` was called."""
+        self.register_buffer("centre", torch.zeros(n_channels))
+        self.register_buffer("spread", torch.ones(n_channels))
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """What the network sees of (n, n_times, n_channels)."""
+        return ((x - self.centre) / self.spread).clamp(-6, 6)
+
+    def measure(self, x: Tensor) -> None:
+        """Take centre and spread from training trials (n, n_times, n_channels)."""
+        low, middle, high = np.quantile(x.flatten(0, 1).cpu().numpy(), (0.25, 0.5, 0.75), axis=0)
+        self.centre.copy_(torch.from_numpy(middle))
+        self.spread.copy_(torch.from_numpy(np.maximum(high - low, self.least)))
 
 
-def robust_scale(x: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
-    """``(x - centre) / spread`` within ±6, channel by channel: x is (…, n_channels), the others (n_channels,)."""
-    return ((x - centre) / spread).clamp(-6, 6)
+class Scaled(Scaling):
+    """Any network behind such a scaling, for recordings in volts."""
+
+    least = 1e-9
+
+    def __init__(self, network: nn.Module, n_channels: int) -> None:
+        super().__init__()
+        self.network = network
+        self.hold_scaling(n_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, n_times, n_channels) in the unit it was measured in → (n, n_features)."""
+        features: Tensor = self.network(self.scaled(x))
+        return features
 
 
 def standardise(eeg: Tensor) -> Tensor:

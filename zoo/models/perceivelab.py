@@ -46,9 +46,8 @@ from zoo.models.cvpr_lstm import (
     ClassifierTrainingConfig,
     CVPRLSTMConfig,
     EncoderRecipe,
-    Measuring,
 )
-from zoo.models.layers import check_least, configure, robust_range, robust_scale
+from zoo.models.layers import Scaled, check_least, configure
 from zoo.specs import EEGSpec
 from zoo.training import Recipe, TrainingData
 
@@ -342,32 +341,6 @@ class DenseEEG(Network):
     def forward(self, x: Tensor) -> Tensor:
         maps = self.blocks(self.conv(x.transpose(1, 2)[:, None]))
         return F.avg_pool2d(F.relu(self.bn(maps)), self.pool, 8).flatten(1)
-
-
-class Scaled(Measuring):
-    """A network behind a fixed scaling of its input: per channel by training median and quartiles, within ±6."""
-
-    def __init__(self, network: nn.Module, n_channels: int) -> None:
-        super().__init__()
-        self.network = network
-        self.centre: Tensor
-        self.spread: Tensor
-        self.register_buffer("centre", torch.zeros(n_channels))
-        self.register_buffer("spread", torch.ones(n_channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, n_times, n_channels) in the unit it was measured in → (n, n_features)."""
-        features: Tensor = self.network(self.scaled(x))
-        return features
-
-    def scaled(self, x: Tensor) -> Tensor:
-        """What the network sees of (n, n_times, n_channels)."""
-        return robust_scale(x, self.centre, self.spread)
-
-    def measure(self, x: Tensor) -> None:
-        """Take centre and spread from training trials (n, n_times, n_channels); a spread is a nanovolt or more."""
-        for kept, measured in zip((self.centre, self.spread), robust_range(x, least=1e-9), strict=True):
-            kept.copy_(measured)
 
 
 OTHERS: dict[str, type[Network]] = {

@@ -25,9 +25,9 @@ from zoo.errors import UsageError
 from zoo.models.base import Classifier
 from zoo.models.cvpr_lstm import measure, require_training
 from zoo.models.epoc import KerasBatchNorm, glorot
-from zoo.models.layers import check_least, configure, epoch_batch, steps_per_epoch
+from zoo.models.layers import Scaled, check_least, configure, epoch_batch, steps_per_epoch
 from zoo.models.mindbigdata_lstm import DigitTrainingConfig, make_optimizer
-from zoo.models.perceivelab import Scaled, require_classes
+from zoo.models.perceivelab import require_classes
 from zoo.models.recipes import device_of, encode_rows, trials_of, update
 from zoo.specs import EEGSpec
 from zoo.stats import keyed_rng
