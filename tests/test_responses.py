@@ -186,7 +186,7 @@ def test_an_interval_is_over_people_or_over_pictures_where_there_are_few_people(
     top = alone.values["eeg_identification_top1"]
     assert (top.n_units, top.p_method) == (30, "exact binomial")
     reason = alone.controls["other-subject"].values["pearson_r"].reason
-    assert reason == "other-subject needs two people or more in the test role, but there is only 02."
+    assert reason == "other-subject needs two people or more in the test role, but there is only 02"
 
 
 def test_somebody_unknown_gets_the_mean_over_the_known(data: base.EEGDataset, encoded: Record) -> None:
@@ -235,7 +235,7 @@ def test_a_picture_is_found_by_its_eeg_and_by_nothing_else(data: base.EEGDataset
     for control in ("shuffled-eeg", "gaussian-eeg", "random-codebook"):
         assert of(record, control, "eeg_retrieval_10way") < 0.25
     reason = record.values["retrieval200_top1"].reason
-    assert reason == "the gallery must hold 200 pictures but holds 30; use a metric that names no size."
+    assert reason == "the gallery must hold 200 pictures but holds 30; use a metric that names no size"
 
 
 def test_queries_of_all_people_look_in_one_gallery(data: base.EEGDataset) -> None:

@@ -458,5 +458,7 @@ def _jackknife(
 
 
 def null(card: MetricCard, reason: str, name: str | None = None) -> Scored:
-    """A value that does not exist, and why."""
-    return Scored(Value(value=None, reason=reason, signature=name, higher_is_better=card.higher_is_better))
+    """A value that does not exist, and why: words that sentences are made of, so without their full stop."""
+    return Scored(
+        Value(value=None, reason=reason.removesuffix("."), signature=name, higher_is_better=card.higher_is_better)
+    )
