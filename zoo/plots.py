@@ -164,6 +164,8 @@ def _bars(axis: Any, report: LeakageReport, findings: list[Finding], title: str)
         axis.fill_betweenx([row - 0.42, row + 0.42], found.low, found.high, color="black", alpha=0.25, linewidth=0)
         axis.plot([found.chance] * 2, [row - 0.42, row + 0.42], color="black", linewidth=1)
         axis.text(1.02, row, f"{found.accuracy:.2f} {report.outcome(found)}", va="center", fontsize=7)
+    if not findings:
+        axis.text(0.5, 0.5, "not asked", ha="center", va="center", transform=axis.transAxes)
     axis.set(title=title, xlim=(0, 1), xlabel="accuracy; line: chance, grey: its 95 %")
     axis.set_yticks(range(len(findings)), [_label(found.name) for found in findings])
     axis.invert_yaxis()

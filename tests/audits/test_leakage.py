@@ -214,6 +214,24 @@ def test_the_same_partition_is_asked_about_once() -> None:
     assert names == ["recording_lookup", "session_lookup", "neighbour", "position", "baseline"]
 
 
+def test_without_a_test_class_in_training_nothing_is_asked() -> None:
+    """A question whose answer is 0 by construction is none: only one of 40 seen classes brings them back."""
+    labels = np.arange(80) // 2
+    roles = np.where(labels < 20, "train", "test")
+    table = trials(80, concept=labels.astype(str), run=(np.arange(80) // 20).astype(str))
+    new = audit(labels, roles, table, protocol="unseen-concept")
+    assert (new.findings, new.unseen, new.verdict) == ((), True, "clean")
+    assert not [key for key in new.evidence if key.endswith("_accuracy")]
+    assert new.sentences == (
+        "in both roles: 1 of 1 test subjects, 1 of 1 test sessions, 0 of 2 test runs, 0 of 20 test concepts",
+        "association of class with run 1.00, session 0.00 (0 none, 1 complete)",
+        "no class of the test role trains: nothing can have learned to name one, so nothing was asked",
+    )
+    roles[40] = "train"
+    seen = audit(labels, roles, table, protocol="unseen-concept")
+    assert (bool(seen.findings), seen.unseen, seen.verdict) == (True, False, "suspect")
+
+
 @pytest.mark.parametrize(
     ("protocol", "sentence"),
     [

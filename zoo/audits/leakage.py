@@ -91,6 +91,7 @@ class LeakageReport:
         associations: How far class and place belong together: 0 unrelated, 1 every place has one class.
         broken: Sentences on what the protocol promises and the roles do not keep.
         finest: The p of a decoder that is always right: what the number of streaks in the test role can show at most.
+        unseen: No class of the test role trains, so nothing can have learned to name one, and no question is asked.
     """
 
     findings: tuple[Finding, ...]
@@ -99,6 +100,7 @@ class LeakageReport:
     duplicates: Duplicates | None = None
     broken: tuple[str, ...] = ()
     finest: float = 0.0
+    unseen: bool = False
 
     @property
     def level(self) -> float:
@@ -163,6 +165,8 @@ class LeakageReport:
         if (seen := self.duplicates) is not None:
             almost = seen.alike - seen.same
             said.append(f"of {seen.n} test pictures {seen.same} are training pictures, {almost} nearly so")
+        if self.unseen:
+            said.append("no class of the test role trains: nothing can have learned to name one, so nothing was asked")
         if self.blind:
             said.append("the test role holds too few streaks of one class to tell a leak from luck")
         return (*said, *self.broken)
@@ -178,7 +182,7 @@ def audit_split(
     protocol: Protocol,
     pictures: Pictures | None = None,
 ) -> LeakageReport:
-    """Ask every question that the columns and the time before onset allow.
+    """Ask every question that the columns and the time before onset allow, if a test class is among the training ones.
 
     Of each role at most 4,000 trials are asked about or fitted to, drawn at random but always the same.
 
@@ -186,17 +190,20 @@ def audit_split(
         eeg: (n_trials, n_channels, n_times); labels, roles and every column of trials: (n_trials,).
     """
     train, test = np.flatnonzero(roles == "train"), np.flatnonzero(roles == "test")
+    unseen = not np.isin(labels[test], labels[train]).any()
     asked, fitted = _sample(test), _sample(train)
     places = {unit: column for unit in PLACES if (column := _codes(trials, unit)) is not None}
     jury = Jury(labels, streaks(trials, labels), asked)
-    votes = {f"{unit}_lookup": lookup(places[unit], labels, train, asked) for unit in _different(places)}
-    votes["neighbour"] = neighbour(trials, labels, train, asked)
-    votes["position"] = position(trials, labels, train, asked)
-    findings = [jury.judge(name, vote, decides=True) for name, vote in votes.items() if vote is not None]
-    known, unknown = signal_features(eeg, fitted, spec), signal_features(eeg, asked, spec)
-    for name in known:
-        named = predict(known=known[name], labels=labels[fitted], asked=unknown[name])
-        findings.append(jury.judge(name, np.eye(jury.n_classes)[named], decides=name == "baseline"))
+    findings: list[Finding] = []
+    if not unseen:
+        votes = {f"{unit}_lookup": lookup(places[unit], labels, train, asked) for unit in _different(places)}
+        votes["neighbour"] = neighbour(trials, labels, train, asked)
+        votes["position"] = position(trials, labels, train, asked)
+        findings += [jury.judge(name, vote, decides=True) for name, vote in votes.items() if vote is not None]
+        known, unknown = signal_features(eeg, fitted, spec), signal_features(eeg, asked, spec)
+        for name in known:
+            named = predict(known=known[name], labels=labels[fitted], asked=unknown[name])
+            findings.append(jury.judge(name, np.eye(jury.n_classes)[named], decides=name == "baseline"))
     overlaps = [
         Overlap(unit, *_count(column[train], column[test]))
         for unit in ("subject", "session", "run", "block", "recording", "stimulus_id", "concept")
@@ -210,6 +217,7 @@ def audit_split(
         duplicates,
         _broken(protocol, overlaps, duplicates),
         jury.finest,
+        unseen,
     )
 
 
