@@ -122,7 +122,9 @@ class FsBoard:
                 f"a board takes complete records, but {record.id[:12]} is {record.status}; "
                 "evaluate without --limit, or push it with --allow-partial to a board of your own."
             )
-        return self._add(Submission(record, units))
+        submission = Submission(record, units)
+        self._add(submission, new=True)
+        return submission.path
 
     def submit(self, submissions: Sequence[Submission]) -> list[Placed]:
         """Add records with all their files; the record comes last, so a killed call leaves no half of one to see.
@@ -131,15 +133,12 @@ class FsBoard:
             IntegrityError: Something else is there under one of their names.
         """
         known = self.names() if submissions else set()
-        return [
-            Placed(s.record, f"{self.url.rstrip('/')}/{self._add(s)}", s.record.name not in known) for s in submissions
-        ]
+        return [self._add(s, new=s.record.name not in known) for s in submissions]
 
-    def _add(self, submission: Submission) -> str:
+    def _add(self, submission: Submission, *, new: bool) -> Placed:
         require_named_bytes(submission)
-        for path, data in submission.files.items():
-            self._create(path, data)
-        return submission.path
+        written = [self._create(path, data) for path, data in submission.files.items()]
+        return Placed(submission.record, f"{self.url.rstrip('/')}/{submission.path}", new, 0 if new else sum(written))
 
     def rebuild(self) -> str:
         """Write the derived tables anew; if records came meanwhile, once more.
@@ -216,18 +215,20 @@ class FsBoard:
         self._create(f"notes/{note.name}", note.to_json())
         return f"notes/{note.name}"
 
-    def _create(self, path: str, data: bytes) -> None:
-        """Write a file that is not there; the same bytes again are fine, others are not."""
+    def _create(self, path: str, data: bytes) -> bool:
+        """Write a file that is not there, and say whether it was not; the same bytes again are fine, others are not."""
         where = f"{self._root}/{path}"
         with self._answering():
             try:
                 if self._local and not self._fs.exists(where):
                     write_bytes(Path(where), data)  # two writers of a name bring the same bytes: it is their hash
-                    return
-                self._fs.pipe_file(where, data, mode="create")
+                else:
+                    self._fs.pipe_file(where, data, mode="create")
+                return True
             except FileExistsError:
                 if self._fs.cat_file(where) != data:
                     raise IntegrityError(f"{where} is there already with other content; nothing was written.") from None
+                return False
             except OSError as error:
                 raise ZooError(f"{where} could not be written ({error}); check that you may write there.") from error
 

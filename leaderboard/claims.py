@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
+from leaderboard.standing import Note, standings
 from zoo.record import Record
 from zoo.specs import Claim, ModelCard, Spec, Verdict
 
@@ -115,7 +116,11 @@ def of_cards(cards: Iterable[ModelCard]) -> list[Published]:
 
 
 def claim_rows(
-    published: Iterable[Published], records: Iterable[Record], *, tried: Sequence[Attempt] | None = None
+    published: Iterable[Published],
+    records: Iterable[Record],
+    *,
+    notes: Iterable[Note] = (),
+    tried: Sequence[Attempt] | None = None,
 ) -> list[ClaimRow]:
     """Every claim with the records that speak of it, in the order of models, datasets, metrics and sources.
 
@@ -123,9 +128,12 @@ def claim_rows(
     (a subject, a band) only. The model must be the published one: presets such as ``.small`` have ids of their own.
 
     Args:
+        notes: What is said of records; a retracted one speaks of no claim.
         tried: What is said of claims without records; ``attempts()`` if None.
     """
-    complete = [record for record in records if record.status == "ok"]
+    kept = [*records]
+    known_of = standings(kept, notes)
+    complete = [record for record in kept if record.status == "ok" and known_of[record.run].state != "retracted"]
     known = attempts() if tried is None else tried
     rows = [_row(system, claim, complete, known) for system in published for claim in system.claims]
     return sorted(rows, key=lambda row: (row.model, row.dataset, row.condition, row.metric, row.source))

@@ -15,6 +15,7 @@ import fsspec
 import numpy as np
 
 from leaderboard.ranking import ALPHA, SHUFFLED, preference
+from leaderboard.standing import Standing
 from leaderboard.submission import UNITS_BYTES
 from leaderboard.units import Trials, read_units
 from zoo.errors import UnknownNameError, UsageError
@@ -30,12 +31,14 @@ class Side:
         trials: By system and metric; empty where the record came without them.
         siblings: Records that differ in nothing but the seed, and in the weights it led to.
         system: ``model`` or the name of a control.
+        standing: Whether somebody took the record back or contests it.
     """
 
     record: Record
     trials: Mapping[tuple[str, str], Trials] = field(default_factory=dict)
     siblings: Sequence[Record] = ()
     system: str = "model"
+    standing: Standing = Standing()
 
     @property
     def name(self) -> str:
@@ -268,7 +271,11 @@ def _limits(found: Sequence[Difference], headline: str) -> Iterable[str]:
 
 
 def _warnings(a: Side, b: Side) -> Iterable[str]:
-    records = {side.record.run: side.record for side in (a, b)}.values()
+    sides = {side.record.run: replace(side, system="model") for side in (a, b)}.values()
+    records = [side.record for side in sides]
+    for side in sides:
+        if side.standing.state:
+            yield f"{side.name} is {side.standing.state}: {side.standing.reason}."
     if any(record.audit is not None and record.audit.verdict == "confounded" for record in records):
         yield "Confounded: the class can be told without the brain's answer, so a better score is no better decoding."
     if any(record.provenance.conditioned_on == "label" for record in records):
@@ -291,20 +298,30 @@ def _deviation(values: Sequence[float]) -> float | None:
 
 
 def find_sides(
-    a: str, b: str | None, *, board: str, records: Sequence[Record], track: str | None = None, control: str = SHUFFLED
+    a: str,
+    b: str | None,
+    *,
+    board: str,
+    records: Sequence[Record],
+    standings: Mapping[str, Standing] | None = None,
+    track: str | None = None,
+    control: str = SHUFFLED,
 ) -> tuple[Side, Side]:
     """The two sides that names mean; without ``b``, the model of a record and one of its controls.
 
     Args:
         a: A record file, the first digits of a record's id, or a model with one record on the track; as ``b``.
         board: Folder or URL of the board that ``records`` were read from.
+        standings: How far each is to be believed, by run: a model's name means no retracted record if there is another.
         track: Where models are compared; needed where more than one track has both.
 
     Raises:
         UsageError: A name means nothing, or more than one record.
         IntegrityError: The per-trial values beside a record are not those it was written with.
     """
-    meant = {name: _meant(name, board, records, track) for name in (a, b) if name is not None}
+    known = standings or {}
+    gone = frozenset(run for run, standing in known.items() if standing.state == "retracted")
+    meant = {name: _meant(name, board, records, track, gone) for name in (a, b) if name is not None}
     where = {name: {record.identity.track for record in found.values()} for name, found in meant.items()}
     shared = set.intersection(*where.values())
     if len(shared) != 1:
@@ -312,23 +329,28 @@ def find_sides(
         do = "choose one with --track" if shared else "evaluate both on the same one"
         raise UsageError(f"a comparison needs one track, but {said}; {do}.")
     chosen = [_one(name, found, shared) for name, found in meant.items()]
-    records = [*records, *(record for _, record in chosen)]  # a file may be on no board
-    sides = [Side(record, read_trials(path, record), siblings(record, records)) for path, record in chosen]
+    others = [r for r in (*records, *(r for _, r in chosen)) if r.run not in gone]  # a file may be on no board
+    sides = [
+        Side(r, read_trials(path, r), siblings(r, others), standing=known.get(r.run, Standing())) for path, r in chosen
+    ]
     if b is not None:
         return sides[0], sides[-1]
     if control not in sides[0].record.controls:
-        known = ", ".join(sides[0].record.controls) or "none"
-        raise UsageError(f"{sides[0].name} has no control {control!r}; its controls are: {known}.")
+        has = ", ".join(sides[0].record.controls) or "none"
+        raise UsageError(f"{sides[0].name} has no control {control!r}; its controls are: {has}.")
     return sides[0], replace(sides[0], system=control)
 
 
-def _meant(name: str, board: str, records: Sequence[Record], track: str | None) -> dict[str, Record]:
+def _meant(
+    name: str, board: str, records: Sequence[Record], track: str | None, gone: frozenset[str]
+) -> dict[str, Record]:
     """Where the records that a name means lie; of several runs of an identity the one that the board ranks."""
     if name.endswith(".json"):
         return {name: Record.read(Path(name))}
     scored = [record for record in records if record.status == "ok" and track in (None, record.identity.track)]
     found = [record for record in scored if re.fullmatch("[0-9a-f]{4,}", name) and record.id.startswith(name)]
-    found = found or [record for record in scored if record.identity.model == name]
+    named = [record for record in scored if record.identity.model == name]
+    found = found or [record for record in named if record.run not in gone] or named
     if not found:
         models = sorted({record.identity.model for record in scored})
         where = board if track is None else f"{board} in {track}"
@@ -336,7 +358,7 @@ def _meant(name: str, board: str, records: Sequence[Record], track: str | None) 
             f"{name!r} must be a record file (.json), the first 4 or more digits of a record's id or a model, but "
             f"{where} has neither; its models are: {', '.join(models) or 'none'}."
         )
-    ranked = {record.id: record for record in sorted(found, key=preference, reverse=True)}
+    ranked = {r.id: r for r in sorted(found, key=lambda r: (r.run in gone, *preference(r)), reverse=True)}
     return {f"{board.rstrip('/')}/records/{record.name}": record for record in ranked.values()}
 
 

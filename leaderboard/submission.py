@@ -42,6 +42,8 @@ class Placed(NamedTuple):
     where: str
     """Path, URL or pull request."""
     new: bool
+    added: int = 0
+    """Files that a record which was there already did not have yet."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ LARGEST = 1e9
 """No metric, count or cost of this field comes near it."""
 PARTS, WORD, NAME_LENGTH = 100_000, 4_000, 200
 DEPTH = 12
+MOST = 20
+"""Sentences about one record: with the values per trial of another, every number of it would be one."""
 NAME = re.compile(r"[A-Za-z0-9][\w.@+-]*", re.ASCII)
 PATH = re.compile(r"[a-z0-9][\w.@+-]*(/[a-z0-9][\w.@+-]*)*", re.ASCII)
 MARKUP = re.compile(r"<\s*[A-Za-z/!?]")
@@ -83,7 +85,21 @@ def problems_of(
         contest = contests(record.identity.track)
         found += [*_gates(record, may), *_of_track(record, contest, may)]
         found += [*_recomputed(submission, contest), *_pictures(submission), *_uploaded(submission)]
-    return [f"{record.id[:12]}: {_sentence(text)}" for text in dict.fromkeys(found)]
+    found = [*dict.fromkeys(found)]
+    if len(found) > MOST:
+        found[MOST:] = [f"{len(found) - MOST} more things are wrong with it."]
+    return [f"{record.id[:12]}: {_sentence(text)}" for text in found]
+
+
+def wrong_text(where: str, text: str) -> str | None:
+    """Why a text that pages and terminals will show cannot be taken; None if it can."""
+    if len(text) > WORD:
+        return f"{where} has {len(text)} letters, more than the {WORD} of any text."
+    if not text.replace("\n", " ").isprintable():
+        return f"{where} must be text, but holds characters that act instead of being seen: {_shown(text)}."
+    if MARKUP.search(text):
+        return f"{where} must be text, but holds markup: {_shown(text)}."
+    return None
 
 
 def _sentence(text: str) -> str:
@@ -142,13 +158,8 @@ def _words(record: Record) -> Iterator[str]:
         if depth > DEPTH or count > PARTS:
             yield f"it is deeper than {DEPTH} or has more than {PARTS} parts, which no record has."
             return
-        if isinstance(node, str):
-            if len(node) > WORD:
-                yield f"{where} has {len(node)} letters, more than the {WORD} of any text."
-            elif not node.replace("\n", " ").isprintable():
-                yield f"{where} must be text, but holds characters that act instead of being seen: {_shown(node)}."
-            elif MARKUP.search(node):
-                yield f"{where} must be text, but holds markup: {_shown(node)}."
+        if isinstance(node, str) and (sentence := wrong_text(where, node)):
+            yield sentence
 
 
 def _numbers(record: Record) -> Iterator[str]:
@@ -385,6 +396,8 @@ def _picture(name: str, data: bytes) -> str | None:
         with Image.open(io.BytesIO(data), formats=[kind]) as picture:  # reads the header alone
             width, height = picture.size
             frames = getattr(picture, "n_frames", 1)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return f"{_shown(name)} has more pixels than anybody can look at."
     except Exception as error:  # Pillow raises whatever it meets in broken files
         return f"{_shown(name)} must be a {kind} picture, but is none ({type(error).__name__})."
     if width * height * frames > PIXELS:

@@ -6,12 +6,14 @@ import stat
 import sys
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fsspec.registry import _registry
 
 from leaderboard.board import MAX_BYTES, Board, FsBoard
+from leaderboard.submission import Submission
 from zoo.errors import GateError, IntegrityError, MissingError, UnknownNameError, UsageError, ZooError
 from zoo.record import Record
 
@@ -89,6 +91,17 @@ def test_units_lie_beside_their_record_and_are_checked(tmp_path: Path, make_reco
     FsBoard(tmp_path).push(record, units)
     assert file_of(tmp_path, record).with_suffix(".units.parquet").read_bytes() == units
     assert list(FsBoard(tmp_path).records()) == [record]
+
+
+def test_files_that_come_later_are_added_and_counted(board: FsBoard, make_record: Make) -> None:
+    record = make_record()
+    whole = Submission(record, beside={".png": b"1", ".upload/manifest.jsonl": b"2", ".upload/000-a.webp": b"3"})
+    said = []
+    for sent in (replace(whole, beside={".png": b"1"}), whole, whole):
+        (placed,) = board.submit([sent])
+        said.append((placed.new, placed.added))
+    assert said == [(True, 0), (False, 2), (False, 0)]
+    assert board.beside(record, ".upload/000-a.webp", 9) == b"3"
 
 
 def test_a_file_that_is_there_is_never_overwritten(tmp_path: Path, make_record: Make) -> None:

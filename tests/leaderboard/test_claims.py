@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from leaderboard.claims import Attempt, Published, attempts, claim_rows, literature, of_cards
+from leaderboard.standing import note_of
 from leaderboard.table import render_claims
 from zoo import registry
 from zoo.record import Record, Value
@@ -37,6 +38,16 @@ def test_a_claim_that_no_record_holds_is_not_reproduced_and_the_closest_comes_fi
     assert (row.outcome, [m.value for m in row.measured]) == ("not reproduced", [0.3, 0.1])
     (row,) = claim_rows([published(spread=0.2)], [far, near], tried=())
     assert row.outcome == "reproduced", "within the spread that was claimed"
+
+
+def test_a_record_that_was_taken_back_speaks_of_no_claim(make_record: Make) -> None:
+    gone, doubted = make_record("alpha", 0.5, interval=(0.4, 0.6)), make_record("alpha", 0.1, seed=1)
+    notes = [
+        note_of(gone, "retracted", by="me", reason="wrong split"),
+        note_of(doubted, "contested", by="me", reason="why"),
+    ]
+    (row,) = claim_rows([published()], [gone, doubted], notes=notes, tried=())
+    assert (row.outcome, [m.run for m in row.measured]) == ("not reproduced", [doubted.run])
 
 
 @pytest.mark.parametrize(

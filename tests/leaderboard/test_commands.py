@@ -130,6 +130,31 @@ def test_a_folder_is_no_record_and_neither_is_nothing(words: tuple[str, ...], tm
         assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"error: {said}\n")
 
 
+# ---- what is said of records, and of claims
+
+
+def test_what_is_said_of_a_record_is_text(tmp_path: Path) -> None:
+    board = tmp_path / "board"
+    assert call("push", ONE, "--board", board).exit_code == 0
+    words = ("leaderboard", "mark", ONE.name[:12], "--as", "retracted", "--board", board)
+    for by, reason, wrong in (
+        ("<b>me</b>", "why", "--by must be text, but holds markup: '<b>me</b>'."),
+        ("me", "a\x1b[2J", "--reason must be text, but holds characters that act instead of being seen: 'a\\x1b[2J'."),
+    ):
+        done = call(*words, "--by", by, "--reason", reason)
+        assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"error: {wrong}\n")
+    assert not (board / "notes").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "end"),
+    [("model", "eeg2imag", "; did you mean 'eeg2image'?"), ("dataset", "nosuch-at-all", ".")],
+)
+def test_claims_of_nothing_are_no_empty_table(option: str, name: str, end: str) -> None:
+    done = call("leaderboard", "claims", "--board", ROOT / "leaderboard", f"--{option}", name)
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"error: no claim is of {option} {name!r}{end}\n")
+
+
 # ---- what is there already, and what has no value
 
 

@@ -19,6 +19,7 @@ from scipy.stats import ttest_1samp
 from leaderboard.board import FsBoard
 from leaderboard.compare import Comparison, Difference, Side, compare, find_sides, read_trials
 from leaderboard.ranking import ALPHA
+from leaderboard.standing import note_of, standings
 from leaderboard.ties import all_pairs
 from leaderboard.units import Trials
 from zoo.errors import IntegrityError, UnknownNameError, UsageError
@@ -513,6 +514,24 @@ def test_of_several_seeds_the_smallest_stands_and_the_others_are_its_siblings(
     found = compare(*pair)
     assert (found.n_seeds, found.differences[0].p_seeds) == ((2, 2), 1.0)
     assert found.notes == ("A and B are one training with two seeds: what differs between them is the seed.",)
+
+
+def test_what_was_taken_back_is_compared_only_if_it_is_meant_and_then_said(
+    board: FsBoard, make_record: Make, tmp_path: Path
+) -> None:
+    gone, kept, beta = make_record("alpha", 0.9), make_record("alpha", 0.5, seed=1), make_record("beta", 0.4)
+    records = [push(board, record, parquet(ROWS)) for record in (gone, kept, beta)]
+    notes = [
+        note_of(records[0], "retracted", by="me", reason="saw the test role"),
+        note_of(records[2], "contested", by="you", reason="old recordings"),
+    ]
+    options: dict[str, Any] = {"board": str(tmp_path), "records": records, "standings": standings(records, notes)}
+    one, other = find_sides("alpha", "beta", **options)
+    assert (one.record, [*one.siblings]) == (records[1], []), "not the seed that was taken back"
+    assert compare(one, other).notes[0] == f"beta {records[2].id[:7]} is contested: old recordings (you)."
+    found = compare(*find_sides(records[0].id, "beta", **options)).notes
+    assert found[0] == f"alpha {records[0].id[:7]} is retracted: saw the test role (me)."
+    assert sum("retracted" in note for note in compare(*find_sides(records[0].id, None, **options)).notes) == 1
 
 
 def test_the_run_that_the_board_ranks_stands_for_an_identity(board: FsBoard, make_record: Make, tmp_path: Path) -> None:

@@ -341,7 +341,7 @@ FORGED: list[tuple[str, Callable[[], Submission], str]] = [
     (
         "a picture bomb",
         lambda: replace(GOOD, beside={".png": huge_png(60_000, 60_000)}),
-        "more than anybody can look at|none",
+        "more pixels than anybody can look at",
     ),
     (
         "samples without a manifest",
@@ -365,6 +365,14 @@ def test_what_is_forged_is_refused_with_a_sentence(
     found = problems_of(forged, contests)
     assert any(re.search(sentence, problem) for problem in found), found
     assert all(problem.endswith(".") and problem.isprintable() for problem in found)
+
+
+def test_a_record_with_everything_wrong_is_refused_in_a_few_sentences() -> None:
+    wrong = {f"<b>{i}": "1" for i in range(40)}  # each name is one sentence for its form and one for its markup
+    found = problems_of(changed({"provenance/packages": wrong}), contests)
+    assert len(found) == verify.MOST + 1
+    assert found[0].endswith("packages must be a plain name, not '<b>0'.")
+    assert found[-1].endswith(f": {80 - verify.MOST} more things are wrong with it.")
 
 
 NAMES = ("identity/model", "identity/dataset", "identity/split", "identity/track", "headline", "identity/zoo")

@@ -116,7 +116,10 @@ def _say(placed: list[Placed]) -> None:
         sys.stdout.write(f"{where}\n")
     for place in placed:
         if not place.new:
-            sys.stderr.write(f"{place.record.id[:12]} was there already\n")
+            more = (
+                f"; {place.added} {'file was' if place.added == 1 else 'files were'} added to it" if place.added else ""
+            )
+            sys.stderr.write(f"{place.record.id[:12]} was there already{more}\n")
 
 
 @app.command()
@@ -166,16 +169,19 @@ def leaderboard_claims(
     from leaderboard.claims import claim_rows, literature, of_cards
     from leaderboard.table import render_claims
     from zoo import registry
+    from zoo.errors import UnknownNameError, did_you_mean
     from zoo.store import cache_dir
 
     require_board(board)
     kept = open_board(board or str(cache_dir("board")))
     published = [*of_cards(registry.models.cards()), *literature()]
-    rows = [
-        row
-        for row in claim_rows(published, kept.records())
-        if model in (None, row.model) and dataset in (None, row.dataset)
-    ]
+    rows = claim_rows(published, [*kept.records()], notes=kept.notes())
+    for what, wanted in (("model", model), ("dataset", dataset)):
+        if wanted is not None:
+            known = sorted({getattr(row, what) for row in rows})
+            if wanted not in known:
+                raise UnknownNameError(f"no claim is of {what} {wanted!r}{did_you_mean(wanted, known)}")
+            rows = [row for row in rows if getattr(row, what) == wanted]
     if as_json:
         print_json([asdict(row) for row in rows])
         return
@@ -264,11 +270,15 @@ def leaderboard_mark(
 
     from leaderboard.board import open_board
     from leaderboard.standing import Kind, note_of
+    from leaderboard.verify import wrong_text
     from zoo.errors import UsageError
 
     said: Kind | None = next((known for known in get_args(Kind) if known == kind), None)
     if said is None:
         raise UsageError(f"--as must be one of {', '.join(get_args(Kind))}, not {kind!r}.")
+    for option, text in (("--by", by), ("--reason", reason)):
+        if (sentence := wrong_text(option, text)) is not None:
+            raise UsageError(sentence)
     if kind != "submitted" and not reason:
         raise UsageError(f"whoever calls a record {kind} must say why; add --reason.")
     if not 0 < len(by) <= 100 or len(reason) > 2000:
@@ -310,6 +320,7 @@ def compare(
     from leaderboard.compare import compare as run
     from leaderboard.compare import find_sides
     from leaderboard.ranking import SHUFFLED
+    from leaderboard.standing import standings
     from leaderboard.table import render_comparison
     from zoo.errors import UsageError
     from zoo.store import cache_dir
@@ -321,7 +332,8 @@ def compare(
     records = [*kept.records()]
     for problem in kept.problems:
         sys.stderr.write(f"left out: {problem}\n")
-    sides = find_sides(a, b, board=kept.url, records=records, track=track, control=control or SHUFFLED)
+    known = standings(records, kept.notes())
+    sides = find_sides(a, b, board=kept.url, records=records, standings=known, track=track, control=control or SHUFFLED)
     found = run(*sides, metrics=metrics or ())
     if as_json:
         print_json(asdict(found))
