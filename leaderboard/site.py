@@ -29,7 +29,7 @@ from leaderboard.board import Shelf
 from leaderboard.board import tables as tables_of
 from leaderboard.claims import claim_rows, literature, of_cards
 from leaderboard.ranking import SHUFFLED, Row, Table
-from leaderboard.standing import Note
+from leaderboard.standing import Note, Standing, standings
 from zoo.errors import UsageError, ZooError
 from zoo.gallery import MANIFEST, MAX_BYTES, Sheet, check_sheet, read_manifest
 from zoo.record import Record, Value
@@ -201,6 +201,15 @@ class _Site:
         return found
 
     @cached_property
+    def notes(self) -> list[Note]:
+        return [note for notes in self.said.values() for note in notes]
+
+    @cached_property
+    def standings(self) -> dict[str, Standing]:
+        """By run."""
+        return standings(self.records, self.notes)
+
+    @cached_property
     def runnable(self) -> set[str]:
         """Models and datasets that some registry has the code of: only these can a command evaluate or prepare."""
         cards = (*self.cards.models, *self.cards.datasets)
@@ -210,7 +219,7 @@ class _Site:
     def claims(self) -> list[dict[str, Any]]:
         """What the literature says, beside what was measured here."""
         cards = [ModelCard.model_validate(card) for card in self.cards.models]
-        rows = [asdict(row) for row in claim_rows([*literature(), *of_cards(cards)], self.records)]
+        rows = [asdict(row) for row in claim_rows([*literature(), *of_cards(cards)], self.records, notes=self.notes)]
         for row in rows:
             for measured in row["measured"]:
                 measured["stem"] = stem(self.by_run[measured.pop("run")])
@@ -407,8 +416,9 @@ class _Site:
 
         for table in self.tables[track]:
             best = [self.by_run[row.run] for row in table.entries]
+            kept = [record for record in self.by_track[track] if self.standings[record.run].state != "retracted"]
             sides = [
-                Side(record, trials, siblings(record, self.by_track[track]))
+                Side(record, trials, siblings(record, kept), standing=self.standings[record.run])
                 for record in [record for record in best if record.units_sha256 is not None][:COMPARED]
                 if (trials := self._trials(record))
             ]
@@ -445,7 +455,8 @@ class _Site:
                     record = self.by_run[row.run]
                     if row.name not in (record.identity.model, f"control: {record.identity.model}"):
                         continue
-                    made = {key: value for key, value in self._row(row, "entry", False).items() if key != "kind"}
+                    kind = "unscored" if row.rank is None else "entry"
+                    made = {key: value for key, value in self._row(row, kind, False).items() if key != "kind"}
                     more = {"track": track, "metric": table.metric, "up": table.higher_is_better}
                     found[record.identity.model].append(
                         {**made, **more, "of": len(table.entries), "v": _span(row.headline)}
@@ -494,6 +505,9 @@ class _Site:
             "stem": stem(record),
             "path": f"records/{record.name}",
             "again": commands(record) if {of.model, of.dataset} <= self.runnable else None,
+            "level": self.standings[record.run].level,
+            "state": self.standings[record.run].state,
+            "why": self.standings[record.run].reason,
             "said": [_said(note) for note in self.said.get(record.run, ()) if note.record == record.id] or None,
             "gallery": None if gallery is None else _once_each(gallery),
         }

@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from leaderboard.board import FsBoard
-from leaderboard.site import Cards, build_site, stem
+from leaderboard.site import Cards, build_site, file_name, stem
 from leaderboard.standing import Evidence, note_of, parts
 from tests.conftest import build_record
 from tests.leaderboard.test_site import BOARD, CARD, EVIL, OBJECTS, lay_samples
@@ -50,6 +50,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = hostile.provenance.model_copy(update={"command": EVIL, "hardware": EVIL, "weights_source": EVIL})
     board.push(hostile.model_copy(update={"provenance": made}))
     gone = build_record("taken-back", 0.5)
+    made = gone.provenance.model_copy(update={"command": f"zoo sweep cell '{'x' * 300}'"})
+    gone = gone.model_copy(update={"provenance": made})
     board.push(gone)
     board.note(note_of(gone, "retracted", by="somebody", reason="trained on the test role"))
     given = build_record("local-mine", 0.1)
@@ -295,6 +297,48 @@ def test_a_record_that_was_taken_back_says_why(visit: Open) -> None:
         row = page.locator(".ranked .tabulator-row")
         assert "taken-back" not in names(page)
         assert "retracted: trained on the test role (somebody)" in row.text_content()
+
+
+def test_the_pages_of_what_was_taken_back_say_so_at_once(visit: Open, site: Path) -> None:
+    (record,) = (r for r in FsBoard(site.parent / "board").records() if r.identity.model == "taken-back")
+    with visit(f"#/record/{stem(record)}", width=400) as page:
+        assert page.locator("p.badges .confounded").text_content() == "retracted"
+        assert page.locator("main p.note").first.text_content() == "retracted: trained on the test role (somebody)"
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400, "a long command breaks"
+    with visit("#/model/taken-back") as page:
+        assert page.locator("#results .tabulator-row .badge.confounded").text_content() == "retracted"
+
+
+@pytest.mark.parametrize("kind", ["track", "record", "model", "dataset", "claims"])
+def test_a_damaged_file_is_named_and_not_waited_for(browser: Any, site: Path, tmp_path: Path, kind: str) -> None:
+    record = next(r for r in FsBoard(site.parent / "board").records() if r.identity.model == "model-1")
+    address, where = {
+        "track": (f"track/{TRACK}", f"tracks/{file_name(TRACK)}.js"),
+        "record": (f"record/{stem(record)}", f"records/{stem(record)}.js"),
+        "model": ("model/model-1", f"models/{file_name('model-1')}.js"),
+        "dataset": ("dataset/phantom", f"datasets/{file_name('phantom')}.js"),
+        "claims": ("claims", "claims.js"),
+    }[kind]
+    folder = tmp_path / "site"
+    shutil.copytree(site, folder)
+    path = folder / where
+    data = path.read_bytes()
+    changed = data[:99] + bytes([data[99] ^ 1]) + data[100:]
+    page = browser.new_page()
+    page.set_default_timeout(5_000)
+    for damage in (data[: len(data) // 2], changed, b"", b"<html>"):
+        path.write_bytes(damage)
+        page.goto("about:blank")
+        page.goto(f"{folder.as_uri()}/index.html#/{address}")
+        page.wait_for_selector("main[data-ready]")
+        shown = page.locator("main").inner_text().splitlines()
+        assert shown[0] == "This page is not complete"
+        assert f"{where} is damaged. The folder of this site must be whole: build it again." in shown
+    path.unlink()
+    page.reload()
+    page.wait_for_selector("main[data-ready]")
+    assert f"{where} is not here. The folder of this site must be whole: build it again." in page.inner_text("main")
+    page.close()
 
 
 def test_an_address_that_leads_nowhere_says_so(visit: Open) -> None:

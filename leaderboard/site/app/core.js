@@ -1,7 +1,7 @@
 "use strict";
 // What every page needs: data from scripts, nodes from data, numbers as words.
 const zoo = (() => {
-  const waiting = new Map(); // script element → what to do with its data
+  const waiting = new Map(); // script element → what takes its text
   const kept = new Map(); // address → promise
   let data = null;
 
@@ -9,7 +9,7 @@ const zoo = (() => {
   function put(text) { data = JSON.parse(text); }
 
   /** Called by every other data file: the same JSON, deflated, in base64. */
-  function packed(text) { waiting.get(document.currentScript)?.(unpacked(text)); }
+  function packed(text) { waiting.get(document.currentScript)?.(text); }
 
   async function unpacked(text) {
     const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -21,10 +21,12 @@ const zoo = (() => {
     if (!kept.has(address)) {
       kept.set(address, new Promise((resolve, reject) => {
         const script = document.createElement("script");
-        waiting.set(script, resolve);
+        const fail = (why) => { kept.delete(address); reject(new Error(`${address} ${why}`)); };
+        let found = ""; // stays so where the file is cut short or something else: then there is nothing to inflate
+        waiting.set(script, (text) => { found = text; });
         script.src = address;
-        script.onload = () => { waiting.delete(script); script.remove(); };
-        script.onerror = () => { waiting.delete(script); kept.delete(address); reject(new Error(`${address} is not here`)); };
+        script.onload = () => { waiting.delete(script); script.remove(); unpacked(found).then(resolve, () => fail("is damaged")); };
+        script.onerror = () => { waiting.delete(script); script.remove(); fail("is not here"); };
         document.head.append(script);
       }));
     }

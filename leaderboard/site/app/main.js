@@ -25,7 +25,7 @@
       else page = { title: "Not here", nodes: [h("h1", "Not here"), h("p", "There is no such page. ", h("a", { href: "#/" }, "To the start"))] };
     } catch (error) {
       page = { title: "Not complete", nodes: [h("h1", "This page is not complete"), h("p", `${error.message}. The folder of this site must be whole: build it again.`)] };
-      if (!/is not here$/.test(error.message)) console.error(error);
+      if (!/ is (not here|damaged)$/.test(error.message)) console.error(error);
     }
     if (mine !== turn) return;
     document.title = page.title.startsWith("zoo") ? page.title : `${page.title} · zoo`;

@@ -324,7 +324,7 @@ const pages = (() => {
         ["trained on", (card.trained_on ?? []).length ? card.trained_on.flatMap((name, i) => [i ? ", " : "", zoo.of("datasets", name) ? link("dataset", name) : name]) : null], ["weights", (card.weights ?? []).length ? card.weights.map((w) => `${w.name} (${w.hub.repo})`).join(", ") : null]]),
       (card.notes ?? []).length ? h("ul.notes", card.notes.map((note) => h("li", note))) : null,
       section("results", "Results", order.length ? tables.plain("Results", order, [
-        { title: "track", field: "track", grow: 2.4, min: 220, keep: true, cell: (row) => h("span.who", link("track", row.track, short(row.track)), h("small", row.track.split("/")[0])) }, { title: "record", field: "rec", min: 100, cell: (row) => link("record", row.rec, row.rec.slice(0, 7)) },
+        { title: "track", field: "track", grow: 2.4, min: 220, keep: true, cell: (row) => h("span.who", link("track", row.track, short(row.track)), h("small", row.track.split("/")[0])) }, { title: "record", field: "rec", grow: 1.1, min: 100, cell: (row) => h("span.who", link("record", row.rec, row.rec.slice(0, 7)), row.state ? h("span.badge.confounded", { title: row.why }, row.state) : null) },
         { title: "headline", field: "metric", grow: 1.3, min: 160, cell: (row) => h("span", `${row.metric} ${arrow(row.up)}`) }, { title: "value", field: "value", numeric: true, min: 160, keep: true, cell: (row) => h("span", { title: row.reason ?? "" }, row.v ? `${number(row.v[0])} ` : "–", row.v ? h("small", span(row.v)) : null) },
         { title: "over shuffled", field: "margin", numeric: true, min: 112, cell: (row) => h(row.margin !== null && row.margin <= 0 ? "span.bad" : "span", signed(row.margin)) }, { title: "rank", field: "where", numeric: true, min: 80, cell: (row) => h("span", row.where === null ? "–" : `${row.where} of ${row.of}`) },
         { title: "audit", field: "verdict", min: 116, cell: (row) => verdict(row.verdict) },
@@ -373,7 +373,10 @@ const pages = (() => {
     if (!stem) return missing(`record ${asked}`);
     if (others.length) return { title: "Which one", nodes: [h("h1", "Which one"), h("p", `${others.length + 1} records begin with ${asked}.`), h("ul", [stem, ...others].map((one) => h("li", link("record", one))))] };
     let r;
-    try { r = await load(`records/${stem}.js`); } catch { return missing(`record ${asked}`); }
+    try { r = await load(`records/${stem}.js`); } catch (error) {
+      if ((await begins(stem)).length) throw error;
+      return missing(`record ${asked}`);
+    }
     if (!whole && location.hash === here) replace(path("record", stem));
     const of = r.identity, made = r.provenance;
     for (const sheet of r.gallery ?? []) if (sheet.as !== undefined) Object.assign(sheet, { trials: r.gallery[sheet.as].trials, concepts: r.gallery[sheet.as].concepts });
@@ -400,7 +403,8 @@ const pages = (() => {
     return { title: `${of.model} on ${short(of.track)}`, nodes: [
       crumbs(h("a", { href: "#/tracks" }, "Tracks"), link("track", of.track, short(of.track)), stem.slice(0, 12)),
       h("h1", of.model, h("small", ` on ${short(of.track)}`)),
-      h("p.badges", r.audit ? verdict(r.audit.verdict) : verdict("unknown"), r.status === "ok" ? null : h("span.badge.suspect", r.status), h("span.badge", `seed ${of.seed}`), made.conditioned_on === "label" ? h("span.badge.suspect", "is told the class: a control") : null, made.dirty ? h("span.badge.suspect", { title: "made from code that no commit holds exactly" }, "uncommitted code") : null, made.dataset_complete === false ? h("span.badge.suspect", "incomplete data") : null),
+      h("p.badges", r.audit ? verdict(r.audit.verdict) : verdict("unknown"), r.state ? h("span.badge.confounded", r.state) : null, r.level === "self" ? null : h("span.badge.clean", r.level), r.status === "ok" ? null : h("span.badge.suspect", r.status), h("span.badge", `seed ${of.seed}`), made.conditioned_on === "label" ? h("span.badge.suspect", "is told the class: a control") : null, made.dirty ? h("span.badge.suspect", { title: "made from code that no commit holds exactly" }, "uncommitted code") : null, made.dataset_complete === false ? h("span.badge.suspect", "incomplete data") : null),
+      r.state ? h("p.note", h("b", r.state), `: ${r.why}`) : null,
       r.error ? h("p.note", r.error) : null,
       head?.value !== undefined ? h("p.big", h("b", number(head.value)), h("span", ` ${r.headline} ${arrow(head.higher_is_better)} `), h("span.muted", `${head.interval ? `95 % ${span([head.value, ...head.interval])}` : ""}${r.controls["shuffled-eeg"]?.[r.headline] ? `, shuffled EEG ${number(r.controls["shuffled-eeg"][r.headline][0])}` : ""}${head.chance !== undefined ? `, chance ${number(head.chance)}` : ""}`)) : h("p.note", `No ${r.headline}: ${head?.reason ?? r.error ?? "not measured"}`),
       shown ? section("samples", "Samples", muted("The same trials for every model of this track, chosen by a hash before there was any result."), shown, gallery.all(stem, r.gallery),
