@@ -61,7 +61,10 @@ def render_claims(rows: Sequence[ClaimRow]) -> RenderableType:
         return Text("No claims.")
     grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("model", "dataset", "metric", "claimed", "measured", "delta", "outcome", "source"):
-        grid.add_column(name, justify="right" if name in ("claimed", "measured", "delta") else "left", overflow="fold")
+        numbers, folded = ("claimed", "measured", "delta"), ("model", "dataset", "source")
+        grid.add_column(
+            name, justify="right" if name in numbers else "left", no_wrap=name not in folded, overflow="fold"
+        )
     reasons: dict[str, None] = {}
     for row in rows:
         found = row.reproduced

@@ -155,6 +155,13 @@ def test_claims_of_nothing_are_no_empty_table(option: str, name: str, end: str) 
     assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"error: no claim is of {option} {name!r}{end}\n")
 
 
+def test_a_claim_is_one_line_where_nobody_looks_at_a_screen() -> None:
+    words = ("leaderboard", "claims", "--board", ROOT / "leaderboard", "--model", "watermelon")
+    lines = [line for line in call(*words).stdout.splitlines() if line.startswith("watermelon ")]
+    assert len(lines) == len(json.loads(call(*words, "--json").stdout)) > 5
+    assert any("0.6983 ± 0.0298" in line and "labelled as if in blocks; chance 2.5 %" in line for line in lines)
+
+
 # ---- what is there already, and what has no value
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli.common import BoardUrl, Json, console, group, print_json, require_board, show_board
+from zoo.cli.common import BoardUrl, Json, group, print_json, print_table, require_board, show_board
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -185,7 +185,7 @@ def leaderboard_claims(
     if as_json:
         print_json([asdict(row) for row in rows])
         return
-    console().print(render_claims(rows))
+    print_table(render_claims(rows))
 
 
 @leaderboard_app.command("verify")
@@ -338,7 +338,7 @@ def compare(
     if as_json:
         print_json(asdict(found))
         return
-    console().print(render_comparison(found))
+    print_table(render_comparison(found))
 
 
 # ---- what the board cannot know: registries

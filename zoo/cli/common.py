@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from zoo.record import Record, Value
 
@@ -69,11 +69,19 @@ def group(about: str) -> typer.Typer:
 
 
 def console() -> Console:
-    """Where tables go: a terminal as wide as it is, anything else as wide as a table needs."""
+    """Where words and tables go: a terminal as wide as it is, anything else of 120 columns."""
     from rich.console import Console
 
     console = Console()
     return console if console.is_terminal else Console(width=120)
+
+
+def print_table(table: RenderableType) -> None:
+    """To a terminal folded into its width, anywhere else as wide as it needs: a row is a line that can be searched."""
+    screen = console()
+    if not screen.is_terminal:
+        screen.width = max(screen.width, screen.measure(table, options=screen.options.update(width=10_000)).maximum)
+    screen.print(table)
 
 
 def print_json(value: Any) -> None:
