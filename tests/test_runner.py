@@ -299,10 +299,15 @@ def test_the_documents_own_model_can_be_evaluated(monkeypatch: pytest.MonkeyPatc
     text = (Path(__file__).parents[1] / "docs" / "adding.md").read_text(encoding="utf-8")
     block = text.split("## A model of your own")[1].split("```python\n")[1].split("```")[0]
     plans = []
-    monkeypatch.setattr("zoo.evaluate", lambda model, dataset, output_dir: plans.append(make_plan(model, dataset)))
+    monkeypatch.setattr("zoo.evaluate", lambda model, dataset: plans.append(make_plan(model, dataset)))
     exec(block, {"__name__": "__main__"})  # noqa: S102 - our own document
-    assert plans[0].track.id == "recognition/phantom.stimulus-out@1"
-    assert plans[0].facts.n_parameters == (14 * 64 + 1) * 6
+    (plan,) = plans
+    assert plan.track.id == "recognition/phantom.stimulus-out@1"
+    assert plan.facts.n_parameters == (14 * 8 + 1) * 6
+    rows, model = plan.test_rows, plan.model
+    with torch.inference_mode():
+        named = model.logits(model.encode(torch.as_tensor(plan.data.eeg[rows]))).argmax(1).numpy()
+    assert (named == plan.data.labels[rows]).mean() > 0.8, "what it was trained on, it can tell"
 
 
 @pytest.mark.parametrize(

@@ -266,4 +266,4 @@ def demo(quiet: Quiet = False) -> None:
         result = run(progress)
     show_record(result.record, None)
     show_board(None, track=result.record.identity.track)
-    sys.stderr.write(f"sample grid: {result.grid}\n")
+    sys.stderr.write(f"sample grid: {result.grid}\nas pages in a browser: zoo leaderboard serve\n")
