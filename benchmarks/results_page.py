@@ -31,12 +31,33 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
 
 
+def named(record: Record) -> str:
+    return f"`{record.identity.model}` ({record.provenance.weights_source.partition(':')[0]})"
+
+
 def section(track: str, records: list[Record]) -> str:
-    """One track: what the encodings say beside shuffled trials, and what the pictures show under every control."""
+    """One track: its audit, and the tables of its task, models by name."""
     verdicts = sorted({record.audit.verdict if record.audit else "unknown" for record in records})
+    records = sorted(records, key=lambda record: record.identity.model)
+    tables = reconstructions(records) if track.startswith("reconstruction/") else headlines(records)
+    return "\n\n".join([f"### {track}", f"Split audit: **{', '.join(verdicts)}**.", *tables])
+
+
+def headlines(records: list[Record]) -> list[str]:
+    """The headline of every model beside that of its controls."""
+    metric = records[0].headline
+    controls = sorted({control for record in records for control in record.controls})
+    rows = [
+        [named(r), cell(r.values[metric]), *(cell(r.controls[c].values.get(metric)) for c in controls)] for r in records
+    ]
+    return [table([f"`{metric}`", "model", *controls], rows)]
+
+
+def reconstructions(records: list[Record]) -> list[str]:
+    """What the encodings say beside shuffled trials, and what the pictures show under every control."""
     encodings, pictures, fixed = [], [], ""
-    for record in sorted(records, key=lambda record: record.identity.model):
-        name = f"`{record.identity.model}` ({record.provenance.weights_source.partition(':')[0]})"
+    for record in records:
+        name = named(record)
         controls = {control: result.values for control, result in record.controls.items()}
         systems = {"model": record.values, **controls}
         if record.values[ENCODINGS[0]].value is not None:
@@ -47,13 +68,13 @@ def section(track: str, records: list[Record]) -> str:
             pictures.append([name, *(cell(systems.get(system, {}).get(PICTURES)) for system in ("model", *FED))])
             others = [control for control in controls if control not in FED]
             fixed = "; ".join(f"{control} {cell(controls[control].get(PICTURES))}" for control in others)
-    parts = [f"### {track}", f"Split audit: **{', '.join(verdicts)}**."]
+    parts = []
     if encodings:
         parts.append(table(["encodings", *ENCODINGS], encodings))
     if pictures:
         parts.append(table([f"pictures: `{PICTURES}`", "model", *FED], pictures))
         parts.append(f"Without a model: {fixed}.")
-    return "\n\n".join(parts)
+    return parts
 
 
 def main() -> None:
