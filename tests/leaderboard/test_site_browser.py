@@ -174,6 +174,27 @@ def test_plots_wait_for_no_idle_moment(visit: Open) -> None:
         page.wait_for_selector("#cost svg")
 
 
+def test_no_name_in_the_plot_of_costs_lies_on_another(browser: Any, tmp_path: Path) -> None:
+    board = FsBoard(tmp_path / "board")
+    for name in ("alike-one", "alike-two", "alike-three", "nearly-alike"):
+        board.push(build_record(name, 0.51 if "nearly" in name else 0.5, interval=(0.3, 0.7)))
+    built = build_site(board, tmp_path / "site")
+    page = browser.new_page()
+    page.goto(f"{built.folder.as_uri()}/index.html#/track/{TRACK}")
+    page.wait_for_selector("#cost svg")
+    boxes = page.evaluate(
+        """[...document.querySelectorAll('#cost svg text')].filter(text => text.textContent.includes('alike'))
+        .map(text => [text.textContent, text.getBoundingClientRect()])
+        .map(([name, box]) => [name, box.left, box.top, box.right, box.bottom])"""
+    )
+    page.close()
+    assert sorted(box[0] for box in boxes) == ["alike-one", "alike-three", "alike-two", "nearly-alike"]
+    for i, (one, left, top, right, bottom) in enumerate(boxes):
+        for other, left2, top2, right2, bottom2 in boxes[:i]:
+            apart = left >= right2 or left2 >= right or top >= bottom2 - 3 or top2 >= bottom - 3
+            assert apart, (one, other)
+
+
 def test_a_model_of_no_registry_gets_no_command(visit: Open, site: Path) -> None:
     (record,) = (r for r in FsBoard(site.parent / "board").records() if r.identity.model == "local-mine")
     sentence = "This model is in no registry: whoever pushed it has the code."

@@ -102,7 +102,23 @@ const plots = (() => {
     const xs = shown.map((row) => row.x);
     const [least, most] = [Math.min(...xs), Math.max(...xs)];
     const wide = most / least > 3 ? [least, most] : [least / 2, most * 2];
-    const side = (row) => (few ? Math.log(row.x / wide[0]) / Math.log(wide[1] / wide[0]) : 0.5);
+    const [bottom, top] = few ? roomy(shown.flatMap((row) => row.v)) : [0, 1];
+    /** Where names stand so that none lies on another: above its dot, below, or further off; where nothing is free, the tip alone says it. */
+    const labels = (width, height) => {
+      const taken = [];
+      return shown.flatMap((row) => {
+        const side = Math.log(row.x / wide[0]) / Math.log(wide[1] / wide[0]);
+        const anchor = side <= 0.2 ? "start" : side >= 0.8 ? "end" : "middle";
+        const label = cut(row.label, 26);
+        const long = 7.2 * label.length;
+        const left = side * (width - 116) - { start: 6, middle: long / 2, end: long - 6 }[anchor];
+        const y = ((up ? top - row.y : row.y - bottom) / (top - bottom)) * (height - 110);
+        const dy = [-14, 17, -31, 34, -48, 51].find((off) => !taken.some((box) => left < box.right && left + long > box.left && Math.abs(y + off - box.y) < 15));
+        if (dy === undefined) return [];
+        taken.push({ left, right: left + long, y: y + dy });
+        return [Plot.text([row], { x: "x", y: "y", text: () => label, dx: { start: -6, middle: 0, end: 6 }[anchor], dy, fill: "var(--ink)", stroke: "var(--ground)", strokeWidth: 4, textAnchor: anchor })];
+      });
+    };
     const draw = (width) => Plot.plot({
       width, style, height: narrow() ? 300 : 340, marginLeft: 52, marginRight: 24, marginTop: 28, marginBottom: 42, inset: 20,
       x: { type: "log", domain: wide, label: `${cost} →`, grid: true, ticks: narrow() ? 3 : 6, tickFormat: (d) => zoo.count(d).replace(" ", "\u2009") },
@@ -111,9 +127,7 @@ const plots = (() => {
         Plot.line(front, { x: "x", y: "y", curve: "step-after", stroke: "var(--accent)", strokeOpacity: 0.5, strokeWidth: 2 }),
         Plot.ruleX(shown.filter((row) => row.v.length === 3 && few), { x: "x", y1: (row) => row.v[1], y2: (row) => row.v[2], stroke: "var(--accent)", strokeOpacity: 0.3, strokeWidth: 3 }),
         Plot.dot(shown, { x: "x", y: "y", r: few ? 5.5 : 3, fill: "var(--accent)", fillOpacity: few ? 1 : 0.5, stroke: "var(--paper)" }),
-        few ? Plot.text(shown, { x: "x", y: "y", text: (row) => cut(row.label, 26), dy: -14, fill: "var(--ink)", stroke: "var(--ground)", strokeWidth: 4, textAnchor: "middle", filter: (row) => side(row) > 0.2 && side(row) < 0.8 }) : null,
-        few ? Plot.text(shown, { x: "x", y: "y", text: (row) => cut(row.label, 26), dx: -6, dy: -14, fill: "var(--ink)", stroke: "var(--ground)", strokeWidth: 4, textAnchor: "start", filter: (row) => side(row) <= 0.2 }) : null,
-        few ? Plot.text(shown, { x: "x", y: "y", text: (row) => cut(row.label, 26), dx: 6, dy: -14, fill: "var(--ink)", stroke: "var(--ground)", strokeWidth: 4, textAnchor: "end", filter: (row) => side(row) >= 0.8 }) : null,
+        few ? labels(width, narrow() ? 300 : 340) : null,
         Plot.tip(shown, Plot.pointer({ x: "x", y: "y", title: (row) => `${row.label}\n${quality} ${number(row.y)} ${span(row.v)}\n${cost} ${zoo.count(row.x)}` })),
       ],
     });
