@@ -369,7 +369,7 @@ def test_what_is_forged_is_refused_with_a_sentence(
 
 def test_a_record_with_everything_wrong_is_refused_in_a_few_sentences() -> None:
     wrong = {f"<b>{i}": "1" for i in range(40)}  # each name is one sentence for its form and one for its markup
-    found = problems_of(changed({"provenance/packages": wrong}), contests)
+    found = problems_of(changed("provenance/packages", wrong), contests)
     assert len(found) == verify.MOST + 1
     assert found[0].endswith("packages must be a plain name, not '<b>0'.")
     assert found[-1].endswith(f": {80 - verify.MOST} more things are wrong with it.")
