@@ -211,3 +211,10 @@ def test_nan_in_a_file_is_refused(tmp_path: Path) -> None:
 def test_the_command_is_what_a_reader_would_type(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", [program, "eval", "eeg2image", "-d", "phantom", "--output-dir", "/home/me/a board"])
     assert provenance.command() == "zoo eval eeg2image -d phantom --output-dir 'a board'"
+
+
+def test_a_record_is_shown_in_a_line() -> None:
+    record = build_record("alpha", 0.52346, interval=(0.48, 0.56))
+    start = f"<Record {record.id[:12]}: alpha on {record.identity.track}, {record.headline}"
+    assert repr(record) == str(record) == f"{start} 0.5235 [0.48, 0.56]>"
+    assert repr(build_record("alpha", None)).endswith(f"{record.headline} no value>")

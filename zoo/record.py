@@ -154,6 +154,16 @@ class Record(_Part):
             copied.__dict__.pop(kept, None)
         return copied
 
+    def __repr__(self) -> str:
+        """In a line; ``to_json`` has all of it."""
+        found = self.values.get(self.headline)
+        score = "no value" if found is None or found.value is None else f"{found.value:.4g}"
+        if found is not None and found.interval is not None:
+            score += f" [{found.interval[0]:.4g}, {found.interval[1]:.4g}]"
+        return f"<Record {self.id[:12]}: {self.identity.model} on {self.identity.track}, {self.headline} {score}>"
+
+    __str__ = __repr__
+
     @property
     def name(self) -> str:
         """Unique, idempotent file name: pushing the same record twice finds it there."""

@@ -33,6 +33,8 @@ class _Group(typer.core.TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         from zoo.errors import ZooError
 
+        if not sys.stderr.isatty():  # before huggingface_hub is imported: its bars are for those who watch
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         try:
             return super().invoke(ctx)
         except ZooError as error:
@@ -122,7 +124,7 @@ def settings(pairs: list[str]) -> dict[str, Any]:
 def shown_progress(quiet: bool) -> Any:
     from zoo.progress import shown
 
-    if quiet or not sys.stderr.isatty():  # before huggingface_hub is imported
+    if quiet:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     return shown(quiet)
 
