@@ -128,7 +128,7 @@ const pages = (() => {
     return { title: "Metrics", nodes: [
       h("h1", "Metrics"), muted("Every metric is a pinned function: its version, its network’s hash and its resizing are part of a signature, and values of different signatures never share a column."),
       tables.plain("Metrics", zoo.data.metrics.map((card) => ({ ...card, direction: arrow(card.higher_is_better) })), [
-        { title: "metric", field: "id", grow: 1.3, min: 200, keep: true, cell: (row) => h("b", row.id) }, { title: "", field: "direction", min: 44, width: 44, keep: true },
+        { title: "metric", field: "id", grow: 1.3, min: 200, keep: true, cell: (row) => h("b", zoo.broken(row.id)) }, { title: "", field: "direction", min: 44, width: 44, keep: true },
         { title: "definition", field: "definition", grow: 3, min: 260, cell: (row) => h("span.wrap", row.definition) }, { title: "chance", field: "chance", min: 110, grow: 1, cell: (row) => h("span.wrap", row.chance ?? "–") }, { title: "source", field: "source", grow: 1.6, min: 180, cell: (row) => h("span.wrap", row.source) },
       ], { height: false }),
     ] };

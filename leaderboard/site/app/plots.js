@@ -72,7 +72,7 @@ const plots = (() => {
     const measured = shown.flatMap((row) => (row.measured ?? []).map((m) => ({ ...m, key: row.key, label: row.label })));
     const draw = (width) => {
       const room = narrow() ? 140 : Math.min(330, 14 + 7 * Math.max(...shown.map((row) => row.label.length)));
-      const names = new Map(shown.map((row) => [row.key, cut(row.label, Math.floor(room / 7))]));
+      const names = new Map(shown.map((row) => [row.key, cut(row.label, Math.floor((room - 12) / (narrow() ? 7.5 : 6.8)))]));
       return Plot.plot({
         width, style, height: 40 + 24 * shown.length, marginLeft: room, marginRight: 18, marginTop: 8,
         x: { label: null, grid: true, domain: roomy([...shown.flatMap((row) => [row.claimed - (row.spread ?? 0), row.claimed + (row.spread ?? 0)]), ...measured.flatMap((row) => [row.value, ...(row.interval ?? [])])]), ticks: narrow() ? 4 : 8 },
@@ -153,7 +153,7 @@ const plots = (() => {
     const draws = (row) => !row.name.startsWith("band_") && row.name !== "means";
     rows.sort((a, b) => draws(b) - draws(a) || b.value - a.value);
     const draw = (width) => Plot.plot({
-      width, style, height: 58 + 25 * rows.length, marginLeft: narrow() ? 132 : 172, marginRight: 22, marginTop: 8, marginBottom: 44,
+      width, style, height: 58 + 25 * rows.length, marginLeft: narrow() ? 148 : 172, marginRight: 22, marginTop: 8, marginBottom: 44,
       x: { label: "share of trials whose class is told →", labelOffset: 40, domain: [0, 1], grid: true, ticks: 5, tickFormat: narrow() ? (d) => `${Math.round(d * 100)}` : "%" },
       y: { domain: rows.map((row) => row.label), label: null, tickSize: 0 },
       marks: [
