@@ -30,6 +30,7 @@ from leaderboard.board import tables as tables_of
 from leaderboard.claims import claim_rows, literature, of_cards
 from leaderboard.ranking import SHUFFLED, Row, Table
 from leaderboard.standing import Note, Standing, standings
+from leaderboard.submission import PICTURE, PICTURE_BYTES
 from zoo.errors import UsageError, ZooError
 from zoo.gallery import MANIFEST, MAX_BYTES, Sheet, check_sheet, read_manifest
 from zoo.record import Record, Value
@@ -237,7 +238,9 @@ class _Site:
         for dataset, card in self.known["datasets"].items():
             _put(work / "datasets", file_name(dataset), {**_brief(card), "audits": audits.get(dataset, [])})
         for run, record in self.by_run.items():
-            _put(work / "records", stem(record), self._record(record, galleries.get(run)))
+            _put(
+                work / "records", stem(record), self._record(record, galleries.get(run), self._confusion(record, work))
+            )
         _put(work, "records", sorted(map(stem, self.by_run.values())))
         _put(work, "claims", self.claims)
         _put(work, "data", self._index(galleries), packed=False)
@@ -478,8 +481,8 @@ class _Site:
 
     # ---- one record
 
-    def _record(self, record: Record, gallery: list[dict[str, Any]] | None) -> dict[str, Any]:
-        """The record without what it says twice, how to make it again, and its samples."""
+    def _record(self, record: Record, gallery: list[dict[str, Any]] | None, confusion: bool) -> dict[str, Any]:
+        """The record without what it says twice, how to make it again, and its samples or confusions."""
         whole, of = record.model_dump(mode="json", exclude_unset=True), record.identity
         whole["values"] = {}
         unmeasured: dict[str, list[str]] = defaultdict(list)
@@ -510,7 +513,26 @@ class _Site:
             "why": self.standings[record.run].reason,
             "said": [_said(note) for note in self.said.get(record.run, ()) if note.record == record.id] or None,
             "gallery": None if gallery is None else _once_each(gallery),
+            "confusion": confusion,
         }
+
+    def _confusion(self, record: Record, work: Path) -> bool:
+        """Copy the confusion matrix beside a record of recognition; on other tracks the picture may show pictures."""
+        from leaderboard.verify import wrong_picture
+
+        if not record.identity.track.startswith("recognition/"):
+            return False
+        try:
+            data = self.board.beside(record, PICTURE, PICTURE_BYTES)
+            if data is None:
+                return False
+            if (wrong := wrong_picture(PICTURE, data)) is not None:
+                raise UsageError(f"of records/{record.name}, {wrong}")
+        except (ZooError, OSError) as error:
+            self.problems.append(str(error))
+            return False
+        (work / "samples" / f"{stem(record)}{PICTURE}").write_bytes(data)
+        return True
 
     def _gallery(self, record: Record, work: Path) -> list[dict[str, Any]] | None:
         """Copy the samples that lie beside a record, without real pictures that may not be shown."""

@@ -355,7 +355,7 @@ def _aggregate(value: Value, parts: Trials, metric: MetricCard | None) -> Iterat
 def _pictures(submission: Submission) -> Iterator[str]:
     """Pictures are the pictures they are said to be, and of a size that can be looked at."""
     for name, data in submission.beside.items():
-        if not name.startswith(UPLOAD) and (sentence := _picture(name, data)):
+        if not name.startswith(UPLOAD) and (sentence := wrong_picture(name, data)):
             yield sentence
     samples = {name.removeprefix(SAMPLES): data for name, data in submission.beside.items() if name.startswith(SAMPLES)}
     if not samples:
@@ -386,7 +386,8 @@ def _uploaded(submission: Submission) -> Iterator[str]:
         yield str(error)
 
 
-def _picture(name: str, data: bytes) -> str | None:
+def wrong_picture(name: str, data: bytes) -> str | None:
+    """Why a file beside a record is not the picture that its name says; None if it is, or is none by its name."""
     if name == SAMPLES + MANIFEST:
         return None
     kind = "PNG" if name == PICTURE else "WEBP"

@@ -389,7 +389,7 @@ def test_pushed_with_its_samples_a_record_is_validated_on_the_board(
     done("push", made.path, "--board", url, "--samples", "--features", *ANYHOW)
     dry = done("leaderboard", "validate", made.path, "--board", url, "-q")
     n = len(measured(made.record))
-    said = f"{n} of {n} values were computed again and agree, within 0"
+    said = f"{n} of {n} values were computed again and agree to the last bit"
     assert dry == f"{short}: {said}; not noted: name who says so with --by\n"
     noted = done("leaderboard", "validate", "new", "--board", url, "--by", "a machine", "-q")
     assert noted.startswith(f"{short}: {said}; notes/{short}-{made.record.run[:8]}/validated-")

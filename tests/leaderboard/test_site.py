@@ -326,6 +326,25 @@ def test_a_changed_sheet_is_left_out_with_a_sentence(tmp_path: Path, make_record
     assert not [*(site / "samples").iterdir()]
 
 
+def test_confusions_of_a_classifier_are_shown_and_no_other_picture(tmp_path: Path, make_record: Make) -> None:
+    tracks = ("recognition/mine.a@1", "recognition/mine.b@1", "reconstruction/mine.a@1")
+    records = [make_record(track=track) for track in tracks]
+    sink = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(sink, format="png")
+    for record, data in zip(records, (sink.getvalue(), b"<html>", sink.getvalue()), strict=True):
+        path = tmp_path / "board" / "records" / record.name
+        path.parent.mkdir(parents=True)
+        path.with_suffix(".png").write_bytes(data)
+    site, built = site_of(tmp_path, records)
+    shown = [put(site / "records" / f"{stem(record)}.js")["confusion"] for record in records]
+    assert shown == [True, False, False]
+    assert [path.name for path in (site / "samples").iterdir()] == [f"{stem(records[0])}.png"]
+    (problem,) = built.problems
+    assert problem == (
+        f"of records/{records[1].name}, '.png' must be a PNG picture, but is none (UnidentifiedImageError)."
+    )
+
+
 @pytest.mark.parametrize(
     "changed", [{"file": "../../x.webp"}, {"file": "x.svg"}, {"cell": 5000}, {"concepts": ["a"]}, {"more": 1}]
 )

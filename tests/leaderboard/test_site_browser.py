@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from leaderboard.board import FsBoard
@@ -193,6 +194,24 @@ def test_no_name_in_the_plot_of_costs_lies_on_another(browser: Any, tmp_path: Pa
         for other, left2, top2, right2, bottom2 in boxes[:i]:
             apart = left >= right2 or left2 >= right or top >= bottom2 - 3 or top2 >= bottom - 3
             assert apart, (one, other)
+
+
+def test_confusions_are_on_the_page_of_a_classifier(browser: Any, tmp_path: Path) -> None:
+    record = build_record("mine", 0.5, track="recognition/mine.run-out@1")
+    FsBoard(tmp_path / "board").push(record)
+    Image.new("RGB", (800, 600), "white").save((tmp_path / "board" / "records" / record.name).with_suffix(".png"))
+    built = build_site(FsBoard(tmp_path / "board"), tmp_path / "site")
+    page = browser.new_page(viewport={"width": 400, "height": 900})
+    wrong: list[str] = []
+    page.on("console", lambda said: wrong.append(said.text))
+    page.goto(f"{built.folder.as_uri()}/index.html#/record/{stem(record)}")
+    picture = page.get_by_role("img", name="Confusion matrix of mine: classes shown in rows")
+    picture.scroll_into_view_if_needed()
+    page.wait_for_function("document.querySelector('#confusion img').naturalWidth === 800")
+    assert picture.bounding_box()["width"] <= 372
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert wrong == []
+    page.close()
 
 
 def test_a_model_of_no_registry_gets_no_command(visit: Open, site: Path) -> None:

@@ -97,9 +97,9 @@ def _one(submission: Submission, board: Board, by: str | None, device: str, prog
             f"upload gives, as listed (zoo {outcome.zoo}; the record was made by {record.identity.zoo})."
         )
     whole = len(outcome.same) + len(outcome.left)
-    said = (
-        f"{len(outcome.same)} of {whole} values were computed again and agree, within {max(outcome.same.values()):.1g}"
-    )
+    largest = max(outcome.same.values())
+    near = f", within {largest:.1g}" if largest else " to the last bit"
+    said = f"{len(outcome.same)} of {whole} values were computed again and agree{near}"
     for why, n in Counter(outcome.left.values()).most_common():
         sys.stderr.write(f"{record.id[:12]}: {n} not computed again: {why}\n")
     where = "not noted: name who says so with --by"
