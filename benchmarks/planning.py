@@ -528,8 +528,8 @@ def page(device: str) -> str:
         f"the steps of its recipe, with {TRAINED:.0%} of a dataset's trials to train on, as if of one person, and "
         f"{', '.join(f'{n:,} pictures ({dataset})' for dataset, n in SHOWN.items())} or {PICTURES} pictures: a network "
         "per person (realnet) takes as many times longer as there are people, and what is solved over all pictures at "
-        "once (linear-encoding) takes longer on real data. Peaks are of a step at the "
-        "published batch size.",
+        "once (linear-encoding) takes longer on real data. Peaks are of the process: the "
+        "dearest of making features, images or predictions in the zoo's own batches and a step at the published batch size.",
         *checked(result),
         "",
         "## Models",
