@@ -529,7 +529,7 @@ def page(device: str) -> str:
         f"{', '.join(f'{n:,} pictures ({dataset})' for dataset, n in SHOWN.items())} or {PICTURES} pictures: a network "
         "per person (realnet) takes as many times longer as there are people, and what is solved over all pictures at "
         "once (linear-encoding) takes longer on real data. Peaks are of the process: the "
-        "dearest of making features, images or predictions in the zoo's own batches and a step at the published batch size.",
+        "most that features, images or predictions in batches of the zoo, or a step at published batch size, needed.",
         *checked(result),
         "",
         "## Models",
