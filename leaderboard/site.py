@@ -243,7 +243,7 @@ class _Site:
             )
         _put(work, "records", sorted(map(stem, self.by_run.values())))
         _put(work, "claims", self.claims)
-        _put(work, "data", self._index(galleries), packed=False)
+        _put(work, "data", self._index(galleries))
         self._dump(work / "data")
 
     # ---- the start page
@@ -695,15 +695,12 @@ def _rounded(value: Any) -> Any:
     return [_rounded(part) for part in value] if type(value) in (list, tuple) else value
 
 
-def _put(folder: Path, name: str, value: Any, *, packed: bool = True) -> None:
+def _put(folder: Path, name: str, value: Any) -> None:
     """A script that hands the page its data: the only form that a page opened from disk may read.
 
-    The data is a string to be parsed, never a program; ``__proto__`` in it is a name like any other. Packed, which
-    makes a fourth of it, it is there a moment later: only the start page does not wait.
+    The data is a string to be parsed, never a program; ``__proto__`` in it is a name like any other. Deflated, it is a
+    fourth as long, base64 included.
     """
     text = json.dumps(_rounded(value), allow_nan=False, separators=(",", ":"))
-    if packed:
-        call = f"zoo.packed('{base64.b64encode(zlib.compress(text.encode(), 9)).decode()}')"
-    else:
-        call = "zoo.put('" + text.replace("\\", "\\\\").replace("'", "\\'") + "')"
-    (folder / f"{name}.js").write_text(f"{call}\n", encoding="ascii")
+    packed = base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+    (folder / f"{name}.js").write_text(f"zoo.packed('{packed}')\n", encoding="ascii")

@@ -49,13 +49,9 @@ EVIL = "</script><img src=x onerror=alert(1)>'\\\u2028 __proto__"
 def put(path: Path) -> Any:
     """What a data file hands to the page, which is nothing but one call with one string."""
     text = path.read_text("ascii")
-    if path.name != "data.js":
-        packed = re.fullmatch(r"zoo\.packed\('([A-Za-z0-9+/=]*)'\)\n", text)
-        assert packed, text[:80]
-        return json.loads(zlib.decompress(base64.b64decode(packed.group(1))))
-    found = re.fullmatch(r"zoo\.put\('((?:[^'\\\n]|\\['\\])*)'\)\n", text)
-    assert found, text[:80]
-    return json.loads(re.sub(r"\\(['\\])", r"\1", found.group(1)))
+    packed = re.fullmatch(r"zoo\.packed\('([A-Za-z0-9+/=]*)'\)\n", text)
+    assert packed, text[:80]
+    return json.loads(zlib.decompress(base64.b64decode(packed.group(1))))
 
 
 def site_of(tmp_path: Path, records: list[Record], cards: Cards | None = None, **options: Any) -> tuple[Path, Built]:
@@ -273,7 +269,7 @@ def test_serve_shows_the_pages_until_it_is_interrupted(tmp_path: Path, make_reco
         address = serving.stdout.readline().strip()
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address)
         with urllib.request.urlopen(f"{address}data.js") as answer:
-            assert answer.read().startswith(b"zoo.put(")
+            assert answer.read().startswith(b"zoo.packed(")
         serving.send_signal(signal.SIGINT)
     assert serving.returncode == 0
 

@@ -349,10 +349,11 @@ def test_the_pages_of_what_was_taken_back_say_so_at_once(visit: Open, site: Path
         assert page.locator("#results .tabulator-row .badge.confounded").text_content() == "retracted"
 
 
-@pytest.mark.parametrize("kind", ["track", "record", "model", "dataset", "claims"])
+@pytest.mark.parametrize("kind", ["start", "track", "record", "model", "dataset", "claims"])
 def test_a_damaged_file_is_named_and_not_waited_for(browser: Any, site: Path, tmp_path: Path, kind: str) -> None:
     record = next(r for r in FsBoard(site.parent / "board").records() if r.identity.model == "model-1")
     address, where = {
+        "start": ("", "data.js"),
         "track": (f"track/{TRACK}", f"tracks/{file_name(TRACK)}.js"),
         "record": (f"record/{stem(record)}", f"records/{stem(record)}.js"),
         "model": ("model/model-1", f"models/{file_name('model-1')}.js"),

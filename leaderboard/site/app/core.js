@@ -5,10 +5,7 @@ const zoo = (() => {
   const kept = new Map(); // address → promise
   let data = null;
 
-  /** Called by the data file of the start page; data is parsed and never run. */
-  function put(text) { data = JSON.parse(text); }
-
-  /** Called by every other data file: the same JSON, deflated, in base64. */
+  /** Called by every data file: JSON, deflated, in base64. It is parsed and never run. */
   function packed(text) { waiting.get(document.currentScript)?.(text); }
 
   async function unpacked(text) {
@@ -32,6 +29,9 @@ const zoo = (() => {
     }
     return kept.get(address);
   }
+
+  /** What every page needs: lists of tracks, models, datasets and metrics. */
+  const start = async () => { data = await load("data.js"); };
 
   /** A node: h("a.link", {href}, "text", node …). Strings become text, never markup. */
   function h(what, ...rest) {
@@ -109,7 +109,7 @@ const zoo = (() => {
   const say = (words) => { document.getElementById("said").textContent = words; };
 
   return {
-    put, packed, load, h, once, outside, path, g, signed, number, count, span, plural, arrow, verdict, VERDICTS, broken, short, say,
+    packed, load, start, h, once, outside, path, g, signed, number, count, span, plural, arrow, verdict, VERDICTS, broken, short, say,
     get data() { return data; },
     metric: (id) => data.metrics.find((card) => card.id === id),
     of: (kind, id) => data[kind].find((card) => card.id === id),

@@ -20,6 +20,7 @@
     const { kind, id, query } = address();
     let page;
     try {
+      await zoo.start();
       if (kind in LISTS && Object.hasOwn(LISTS, kind)) page = await pages[LISTS[kind]]();
       else if (["track", "model", "dataset", "record"].includes(kind)) page = await pages[kind](id, query, replace);
       else page = { title: "Not here", nodes: [h("h1", "Not here"), h("p", "There is no such page. ", h("a", { href: "#/" }, "To the start"))] };
@@ -45,8 +46,6 @@
     try { localStorage.setItem("zoo-theme", root.dataset.theme); } catch { /* storage is off */ }
   });
   document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
-  if (zoo.data?.newest) document.getElementById("newest").textContent = `Newest result: ${zoo.data.newest.slice(0, 10)}.`;
   window.addEventListener("hashchange", show);
-  if (zoo.data) show();
-  else main.replaceChildren(h("h1", "No data"), h("p", "data.js must lie beside this page, but does not."));
+  show().then(() => { if (zoo.data?.newest) document.getElementById("newest").textContent = `Newest result: ${zoo.data.newest.slice(0, 10)}.`; });
 })();
