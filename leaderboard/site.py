@@ -58,7 +58,7 @@ LISTED: dict[str, tuple[str, ...]] = {
 }
 """What lists and other pages need of a card; the rest lies in the file of its own page."""
 DIGITS = 6
-"""Significant digits of a number on a page: more than any interval has. ``data/`` holds them all."""
+"""Significant digits of a number on a page and in the table: more than any interval has. The records hold them all."""
 LICENCE = (
     "The tables and records in this folder are published under CC BY 4.0\n"
     "(https://creativecommons.org/licenses/by/4.0/): use them, and name their authors and this board.\n"
@@ -563,13 +563,13 @@ class _Site:
     # ---- for other programs
 
     def _dump(self, folder: Path) -> None:
-        """All records, exact; and a line for every value."""
+        """All records, exact; and a table with a line for every value."""
         (folder / "LICENSE.txt").write_text(LICENCE, encoding="utf-8")
         lines = b"".join(
             json.dumps({"id": r.id, **r.model_dump(mode="json", exclude_unset=True)}, sort_keys=True).encode() + b"\n"
             for r in self.records
         )
-        (folder / "records.jsonl.xz").write_bytes(lzma.compress(lines, preset=1))
+        (folder / "records.jsonl.xz").write_bytes(lzma.compress(lines, preset=3))
         sink = io.StringIO()
         writer = csv.writer(sink, lineterminator="\n")
         writer.writerow(
@@ -619,7 +619,12 @@ def _long(record: Record) -> Iterator[list[Any]]:
             if value.value is None:
                 continue
             low, high = value.interval or (None, None)
-            measured = [value.value, low, high, value.chance, value.higher_is_better, value.n, value.n_units]
+            measured = [
+                *_rounded((value.value, low, high, value.chance)),
+                value.higher_is_better,
+                value.n,
+                value.n_units,
+            ]
             names = [_harmless(system), _harmless(metric)]
             yield [*head, *names, *measured, _harmless(value.signature), *tail]
 
