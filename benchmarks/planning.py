@@ -71,6 +71,8 @@ MEMORY = 14 * 2**30
 FULL_SIZE = json.loads((ROOT / "benchmarks" / "results" / "full_size_steps-cpu.json").read_text())
 KNOWN = {(row["model"], row["phase"]): row["seconds"] for row in FULL_SIZE}
 """Seconds of the first step of full-size phases (benchmarks/full_size_steps.py)."""
+ALIKE = dict.fromkeys(("eegstylegan-ada.cnn", "eegstylegan-ada.thoughtviz"), "eegstylegan-ada")
+"""Presets whose phases, where they were not run themselves, have the networks and batch of another."""
 WORDS = {
     "train": "training",
     "encode": "encoding EEG",
@@ -231,8 +233,8 @@ def phases(card: ModelCard, net: Any, data: Any, device: str) -> list[dict[str, 
         recipes = registry.load_object(card.builder.partition(":")[0] + ":recipes")(net.train(), data, seed=0)
         found = []
         for recipe in recipes:
-            if (card.id, recipe.name) in KNOWN and device == "cpu":
-                seconds = KNOWN[card.id, recipe.name]
+            seconds = KNOWN.get((card.id, recipe.name)) or KNOWN.get((ALIKE.get(card.id, ""), recipe.name))
+            if seconds is not None and device == "cpu":
                 found.append({"name": recipe.name, "steps": recipe.n_steps, "step_seconds": seconds, "first": True})
                 continue
             steps = iter(range(10**6))
