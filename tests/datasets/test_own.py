@@ -572,7 +572,7 @@ def test_own_recordings_are_listed_audited_trained_on_and_evaluated(
         assert found["values"][headline]["value"] is not None
         assert found["values"]["pixcorr-425"]["reason"] == "left out: it takes long"
         if unmeasured:
-            assert found["values"][unmeasured]["reason"].endswith("a classifier cannot name a class it never saw.")
+            assert found["values"][unmeasured]["reason"].endswith("a classifier cannot name a class it never saw")
             oracle = found["controls"]["class-oracle"]["values"]["copy_rate-pixels-16"]
             assert oracle["reason"] == (
                 "class-oracle needs a training picture of every test class, but some are unseen."

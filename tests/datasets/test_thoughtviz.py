@@ -320,4 +320,4 @@ def test_windows_of_nobody_in_particular_are_trained_on_and_scored(
     assert record.audit.verdict == "suspect"
     assert record.values["logistic_accuracy"].n == 20
     other = record.controls["other-subject"].values["logistic_accuracy"]
-    assert other.reason == "other-subject needs the subject of every test trial, but it is not known."
+    assert other.reason == "other-subject needs the subject of every test trial, but it is not known"

@@ -383,9 +383,7 @@ def test_a_head_of_other_classes_is_null_with_the_reason(cache: Path) -> None:
     record = zoo.evaluate("siskind-cnn.small", "phantom", device="cpu", limit=60)
     found = record.values["classifier_accuracy"]
     assert found.value is None
-    assert found.reason == (
-        "a classifier must know the 6 classes of the dataset but knows 40; train it on this dataset."
-    )
+    assert found.reason == "a classifier must know the 6 classes of the dataset but knows 40; train it on this dataset"
     assert not [*(cache / "board/records").rglob("*.png")]  # nothing to draw
     assert record.values["logistic_accuracy"].value is not None
 
