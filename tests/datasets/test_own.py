@@ -574,9 +574,7 @@ def test_own_recordings_are_listed_audited_trained_on_and_evaluated(
         if unmeasured:
             assert found["values"][unmeasured]["reason"].endswith("a classifier cannot name a class it never saw")
             oracle = found["controls"]["class-oracle"]["values"]["copy_rate-pixels-16"]
-            assert oracle["reason"] == (
-                "class-oracle needs a training picture of every test class, but some are unseen."
-            )
+            assert oracle["reason"] == "class-oracle needs a training picture of every test class, but some are unseen"
     records = sorted(store.cache_dir("board").rglob("*.json"))
     assert [Record.read(path).identity.dataset for path in records] == ["my-study", "my-study"]
 
