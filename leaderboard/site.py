@@ -485,13 +485,14 @@ class _Site:
         """The record without what it says twice, how to make it again, and its samples or confusions."""
         whole, of = record.model_dump(mode="json", exclude_unset=True), record.identity
         whole["values"] = {}
+        dumped = record.model_dump(mode="json", include={"values"})["values"]
         unmeasured: dict[str, list[str]] = defaultdict(list)
         methods: dict[str, int] = {}
         for name, value in record.values.items():
             if value.value is None:
                 unmeasured[str(value.reason)].append(name)
             if value.value is not None or name == record.headline:
-                measured = _lean(value.model_dump(mode="json", exclude={"signature", "p_method"}))
+                measured = _lean({k: v for k, v in dumped[name].items() if k not in ("signature", "p_method")})
                 if value.interval_method is not None:
                     measured["interval_method"] = methods.setdefault(value.interval_method, len(methods))
                 whole["values"][name] = measured
@@ -569,7 +570,7 @@ class _Site:
             json.dumps({"id": r.id, **r.model_dump(mode="json", exclude_unset=True)}, sort_keys=True).encode() + b"\n"
             for r in self.records
         )
-        (folder / "records.jsonl.xz").write_bytes(lzma.compress(lines, preset=3))
+        (folder / "records.jsonl.xz").write_bytes(lzma.compress(lines, preset=1))
         sink = io.StringIO()
         writer = csv.writer(sink, lineterminator="\n")
         writer.writerow(
@@ -578,7 +579,7 @@ class _Site:
         )
         for record in self.records:
             writer.writerows(_long(record))
-        (folder / "results.csv.gz").write_bytes(gzip.compress(sink.getvalue().encode(), 9, mtime=0))
+        (folder / "results.csv.gz").write_bytes(gzip.compress(sink.getvalue().encode(), 6, mtime=0))
 
 
 def commands(record: Record) -> list[str]:
@@ -619,8 +620,9 @@ def _long(record: Record) -> Iterator[list[Any]]:
             if value.value is None:
                 continue
             low, high = value.interval or (None, None)
+            numbers = (value.value, low, high, value.chance)
             measured = [
-                *_rounded((value.value, low, high, value.chance)),
+                *("" if x is None else f"{x:.{DIGITS}g}" for x in numbers),
                 value.higher_is_better,
                 value.n,
                 value.n_units,
@@ -696,7 +698,7 @@ def _rounded(value: Any) -> Any:
     if type(value) is float:
         return float(f"{value:.{DIGITS}g}")
     if type(value) is dict:
-        return {key: _rounded(part) for key, part in value.items()}
+        return {key: part if type(part) is str else _rounded(part) for key, part in value.items()}
     return [_rounded(part) for part in value] if type(value) in (list, tuple) else value
 
 
@@ -707,5 +709,5 @@ def _put(folder: Path, name: str, value: Any) -> None:
     fourth as long, base64 included.
     """
     text = json.dumps(_rounded(value), allow_nan=False, separators=(",", ":"))
-    packed = base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+    packed = base64.b64encode(zlib.compress(text.encode(), 6)).decode()
     (folder / f"{name}.js").write_text(f"zoo.packed('{packed}')\n", encoding="ascii")
