@@ -698,7 +698,7 @@ def _rounded(value: Any) -> Any:
     if type(value) is float:
         return float(f"{value:.{DIGITS}g}")
     if type(value) is dict:
-        return {key: part if type(part) is str else _rounded(part) for key, part in value.items()}
+        return {key: _rounded(part) for key, part in value.items()}
     return [_rounded(part) for part in value] if type(value) in (list, tuple) else value
 
 
