@@ -192,6 +192,52 @@ def test_one_image_for_every_class_scores_chance() -> None:
     assert judged(np.repeat(images, 40, axis=0), np.arange(40) % 4).value == 0.25
 
 
+def test_a_little_noise_where_real_images_are_empty_does_not_decide() -> None:
+    """As the grain of a generator on the border of digits: a scale for every pixel by itself would let it decide."""
+    (x, y), (images, shown) = blobs(200, 0.5, 1), blobs(40, 0.1, 3)
+    rng = np.random.default_rng(4)
+    border = np.zeros((200, 300))
+    border[rng.integers(200, size=300), np.arange(300)] = 0.01  # each of these pixels is dark but in one picture
+    grain = 0.1 * rng.random((40, 300))
+    score = judge_accuracy(
+        generated=np.hstack([images, grain]),
+        labels=shown,
+        known=np.hstack([x, border]),
+        known_labels=y,
+        reference=np.hstack([x, border]),
+        reference_labels=y,
+    )
+    assert score.value == 1.0
+    probe = logistic_accuracy(
+        train_features=np.hstack([x, border]),
+        train_labels=y,
+        test_features=np.hstack([images, grain]),
+        test_labels=shown,
+    )
+    assert probe.value < 0.6
+
+
+def test_judge_does_not_depend_on_the_unit_of_its_features() -> None:
+    images, shown = blobs(40, 2.0, 3)
+    (x, y), (real, true) = blobs(100, 0.5, 1), blobs(60, 6.0, 2)
+    scores = [
+        judge_accuracy(
+            generated=images * unit + 3 * unit,
+            labels=shown,
+            known=x * unit + 3 * unit,
+            known_labels=y,
+            reference=real * unit + 3 * unit,
+            reference_labels=true,
+        )
+        for unit in (1.0, 1e-4, 255.0)
+    ]
+    assert 0.3 < scores[0].value < 1.0
+    for score in scores[1:]:
+        assert score.per_unit is not None
+        assert scores[0].per_unit is not None
+        assert score.per_unit.tolist() == scores[0].per_unit.tolist()
+
+
 def test_judge_refuses_a_class_it_never_saw() -> None:
     sentence = (
         "every class of generated_labels must be among known_labels but [7] are not; "
@@ -354,4 +400,4 @@ def test_a_probe_that_runs_out_of_iterations_tells_nobody() -> None:
 
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((60, 20)), np.arange(60) % 3
-    assert _fit(LogisticRegression(C=1e6, max_iter=2), x, y)[-1].n_iter_.tolist() == [2]
+    assert _fit(LogisticRegression(C=1e6, max_iter=2), x, y).n_iter_.tolist() == [2]

@@ -50,7 +50,8 @@ def svm_accuracy(
     if len(x) > MAX_TRAIN:
         kept = np.sort(keyed_rng("svm_accuracy", seed).choice(len(x), MAX_TRAIN, replace=False))
         x, y = x[kept], y[kept]
-    return hits(_fit(LinearSVC(C=1.0, dual=False, max_iter=1000, random_state=seed), x, y).predict(test) == true)
+    probe = _standardised(LinearSVC(C=1.0, dual=False, max_iter=1000, random_state=seed))
+    return hits(_fit(probe, x, y).predict(test) == true)
 
 
 def knn_accuracy(
@@ -67,7 +68,7 @@ def knn_accuracy(
 
     x, y, test, true = _checked(train_features, train_labels, test_features, test_labels)
     voters = KNeighborsClassifier(min(NEIGHBOURS, len(x)), algorithm="brute")
-    return hits(_fit(voters, x, y).predict(test) == true)
+    return hits(_fit(_standardised(voters), x, y).predict(test) == true)
 
 
 def logistic_accuracy(
@@ -81,7 +82,7 @@ def logistic_accuracy(
         Alain and Bengio (2016), https://arxiv.org/abs/1610.01644.
     """
     x, y, test, true = _checked(train_features, train_labels, test_features, test_labels)
-    return hits(_fit(_logistic(), x, y).predict(test) == true)
+    return hits(_fit(_standardised(_logistic()), x, y).predict(test) == true)
 
 
 def classifier_accuracy(*, test_logits: ArrayLike, test_labels: ArrayLike, n_classes: int) -> Score:
@@ -116,9 +117,11 @@ def judge_accuracy(
 ) -> Score:
     """Share of generated images that a judge assigns to the class they were conditioned on.
 
-    The judge is logistic regression on standardised features of *real training-role* pictures. It and its features are
-    in no training loss, so no model can have learned to please it. ``detail["real_accuracy"]`` is how often it is right
-    about real test-role pictures: what a perfect generator would reach; a score above means exaggerated prototypes.
+    The judge is logistic regression (L2, C = 1) on features of *real training-role* pictures, centred and divided by
+    one deviation for all of them (root mean variance). With one each, what hardly varies among real pictures, such as
+    an empty border, would count most, and a little noise there decide. Judge and features are in no training loss, so
+    no model can have learned to please it. ``detail["real_accuracy"]`` is how often it is right about real test-role
+    pictures: what a perfect generator would reach; a score above means exaggerated prototypes.
 
     Shape:
         generated: (n, n_features), labels: (n,) conditioning classes; known, reference: features of real pictures of
@@ -132,6 +135,8 @@ def judge_accuracy(
     """
     x, y, made, asked = _checked(known, known_labels, generated, labels, ("known", "generated"))
     _, _, real, true = _checked(known, known_labels, reference, reference_labels, ("known", "reference"))
+    mean, deviation = x.mean(axis=0), float(np.sqrt(x.var(axis=0).mean())) or 1.0
+    x, made, real = ((features - mean) / deviation for features in (x, made, real))
     judge = _fit(_logistic(), x, y)
     return hits(judge.predict(made) == asked, real_accuracy=float((judge.predict(real) == true).mean()))
 
@@ -228,15 +233,21 @@ def _logistic() -> Any:
     return LogisticRegression(C=1.0, max_iter=1000)
 
 
-def _fit(classifier: Any, x: np.ndarray, y: np.ndarray) -> Any:
-    """A fitted probe; where its iterations are not enough, what they reach counts: so it is defined."""
-    from sklearn.exceptions import ConvergenceWarning
+def _standardised(classifier: Any) -> Any:
+    """The classifier of features that have mean 0 and deviation 1 in what it is fitted to."""
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    return make_pipeline(StandardScaler(), classifier)
+
+
+def _fit(classifier: Any, x: np.ndarray, y: np.ndarray) -> Any:
+    """A fitted probe; where its iterations are not enough, what they reach counts: so it is defined."""
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return make_pipeline(StandardScaler(), classifier).fit(x, y)
+        return classifier.fit(x, y)
 
 
 def _trials(
