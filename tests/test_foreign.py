@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from zoo import foreign
 from zoo.errors import IntegrityError, UsageError, ZooError
@@ -758,3 +759,88 @@ def test_every_opcode_of_python_is_known() -> None:
     """A newer protocol shows here, not as a damaged file."""
     known = {*foreign._VALUES, *foreign._STEPS, pickle.STOP}
     assert {opcode.code.encode("latin1") for opcode in pickletools.opcodes} == known
+
+
+# ---- TorchScript
+
+
+class Scripted(nn.Module):
+    """Parameters, buffers, a module in it, and attributes of every kind TorchScript knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4))
+        self.projection = nn.Parameter(torch.randn(4, 5).t())
+        self.register_buffer("scale", torch.tensor(2.0))
+        self.size: int = 7
+        self.sides = [1, 2]
+        self.pair = (1, 2.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.features(x).mean((2, 3)) @ self.projection.t() * self.scale
+        return out
+
+
+def script(path: Path, pickled: bytes) -> Path:
+    """An archive as ``torch.jit.save`` writes it, with this ``data.pkl``."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        archive.writestr("archive/constants.pkl", b"\x80\x02).")
+        archive.writestr("archive/data/0", np.ones(2, np.float32).tobytes())
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+@pytest.mark.parametrize("half", [False, True])
+def test_a_module_of_torchscript_is_its_tensors(tmp_path: Path, half: bool) -> None:
+    module = Scripted().half() if half else Scripted()
+    path = tmp_path / "RN.pt"
+    torch.jit.save(torch.jit.script(module), path)  # type: ignore[no-untyped-call]
+    read = foreign.read_torch(path)
+    assert list(read) == list(dict.fromkeys(read))
+    assert set(read) == set(module.state_dict())
+    for name, tensor in module.state_dict().items():
+        assert str(tensor.dtype) == f"torch.{read[name].dtype}"
+        np.testing.assert_array_equal(read[name], tensor.numpy())
+
+
+MODULE = b"\x80\x02c__torch__.a.b\nNet\n)\x81}"
+"""A module of the archive's own class, and the beginning of its attributes."""
+
+
+def test_what_is_in_a_module_of_torchscript(tmp_path: Path) -> None:
+    tensor = tensor_pickle()[2:-1]
+    inner = b"c__torch__.torch.nn.modules.___torch_mangle_3.Conv2d\n".replace(b".Conv2d", b"\nConv2d") + b")\x81}"
+    lists = b"ctorch.jit._pickle\nbuild_intlist\n(](K\x01K\x02etR"
+    data = MODULE + b"(U\x01a" + tensor + b"U\x01n" + lists + b"U\x01m" + inner + b"U\x01w" + tensor + b"sbub."
+    read = foreign.read_torch(script(tmp_path / "x.pt", data))
+    assert {name: array.tolist() for name, array in read.items()} == {"a": [1, 1], "m.w": [1, 1]}
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (MODULE + b"U\x01acposix\nsystem\nU\x02id\x85Rsb.", "names posix.system"),
+        (MODULE + b"U\x01ac__torch__\nNet\nU\x02id\x85Rsb.", "calls __torch__.Net"),
+        (MODULE + b"U\x01acos\n__torch__\nU\x02id\x85Rsb.", "names os.__torch__"),
+        (MODULE + b"U\x01ac__torch__x\nNet\nsb.", "names __torch__x.Net"),
+        (MODULE + b"U\x01actorch.jit._pickle\neval\nU\x02id\x85Rsb.", "names torch.jit._pickle.eval"),
+        (b"\x80\x02ccollections\nOrderedDict\n)\x81.", "makes collections.OrderedDict"),
+    ],
+)
+def test_what_a_torchscript_file_must_not_name(tmp_path: Path, data: bytes, what: str) -> None:
+    path = script(tmp_path / "x.pt", data)
+    assert refusal(foreign.read_torch, path) == refused(path, what)
+
+
+def test_only_torchscript_has_classes_of_its_own(tmp_path: Path) -> None:
+    path = rezipped(saved(tmp_path / "archive.pth", torch.ones(2)), MODULE + b"b.")
+    assert refusal(foreign.read_torch, path) == refused(path, "names __torch__.a.b.Net")
+
+
+def test_modules_of_the_same_modules_are_a_bomb(tmp_path: Path) -> None:
+    """Forty levels, each holding the one below twice: 2**40 names of one tensor."""
+    start, level = b"c__torch__\nNet\n)\x81}", b"q\x010c__torch__\nNet\n)\x81}(U\x01ah\x01U\x01bh\x01ub"
+    data = b"\x80\x02" + start + b"U\x01t" + tensor_pickle()[2:-1] + b"sb" + level * 40 + b"."
+    path = script(tmp_path / "x.pt", data)
+    assert refusal(foreign.read_torch, path) == refused(path, "copies the same contents over and over")

@@ -50,7 +50,8 @@ def read_torch(path: Path) -> Any:
     """What ``torch.save`` wrote (zip since 1.6, the stream before, the tar of 0.1), tensors as read-only arrays.
 
     Tensors keep shape, strides and shared memory, and are mapped from the file unless it is compressed; bfloat16
-    becomes float32, a parameter its data. Attributes of an ``OrderedDict`` (``_metadata``) are dropped.
+    becomes float32, a parameter its data. Attributes of an ``OrderedDict`` (``_metadata``) are dropped. Of a module
+    that ``torch.jit.save`` wrote, parameters and buffers come back by their dotted names; its code is not looked at.
 
     Raises:
         IntegrityError: The file names something that is not on the list, nests too deeply or unpacks to too much.
@@ -184,6 +185,29 @@ class _Array:
             array[index] = done(value)
         array.flags.writeable = view.flags.writeable = False
         return view
+
+
+@dataclass(slots=True, eq=False)
+class _Module:
+    """A module in a TorchScript archive: only its attributes."""
+
+    state: Any = None
+
+    def build(self, state: Any) -> None:
+        self.state = state
+
+    def finished(self, done: _Finish) -> dict[str, np.ndarray]:
+        """Its tensors, and those of the modules in it, by dotted name."""
+        if type(self.state) is not dict:
+            raise ValueError("a module without attributes")
+        found = {}
+        for name, value in self.state.items():
+            if isinstance(value, _Tensor):
+                found[name] = done(value)
+            elif isinstance(value, _Module):
+                found |= {f"{name}.{inner}": array for inner, array in done(value).items()}
+        done.spend(len(found))
+        return found
 
 
 @dataclass(slots=True, eq=False)
@@ -368,6 +392,8 @@ for _core in ("numpy.core", "numpy._core"):
     _CALLS[f"{_core}.multiarray._reconstruct"] = _make_array
     _CALLS[f"{_core}.multiarray.scalar"] = _make_number
     _CALLS[f"{_core}.numeric._frombuffer"] = _make_from_buffer
+_SCRIPT_LISTS = {f"build_{kind}list" for kind in ("int", "tensor", "double", "bool")} | {"restore_type_tag"}
+"""Names by which TorchScript writes a list that follows; only the list is taken."""
 _TENSORS = {name.replace("Storage", "Tensor") for name in _STORAGES}
 _NAMES = {*_CALLS, *_STORAGES, *_TENSORS, "numpy.ndarray"}
 
@@ -422,7 +448,7 @@ class _Finish:
             result = bytes(value)
         elif kind is tuple:
             result = tuple([self(item) for item in value])
-        elif isinstance(value, _Array | _Tensor):
+        elif isinstance(value, _Array | _Tensor | _Module):
             result = value.finished(self)
         elif isinstance(value, (np.ndarray, np.generic)):
             result = value
@@ -537,9 +563,13 @@ class _Machine:
 
     def build(self) -> None:
         state = self.stack.pop()
-        target = self.top(_Dtype, _Array, OrderedDict)
+        target = self.top(_Dtype, _Array, _Module, OrderedDict)
         if type(target) is not OrderedDict:
             target.build(state)
+
+    def make(self) -> None:
+        self.stack.pop()
+        raise _RefusedError(f"makes {_what(self.stack[-1])}")
 
     def recall(self, index: int) -> None:
         if index not in self.memo:
@@ -553,6 +583,32 @@ class _Machine:
         if self.persistent is None:
             raise _RefusedError("names an object outside of the file")
         self.push(self.persistent(identifier))
+
+
+class _ScriptMachine(_Machine):
+    """For TorchScript, where modules have classes of the archive itself, and lists are made by name."""
+
+    def name(self, module: Any, name: Any) -> _Named:
+        if type(module) is str and type(name) is str and re.match(r"__torch__\b", module):
+            return _Named(f"{module}.{name}")
+        if module == "torch.jit._pickle" and name in _SCRIPT_LISTS:
+            return _Named(f"{module}.{name}")
+        return super().name(module, name)
+
+    def reduce(self) -> None:
+        arguments, function = self.stack[-1], self.stack[-2]
+        if isinstance(function, _Named) and function.name.startswith("torch.jit._pickle."):
+            del self.stack[-2:]
+            self.push(arguments[0])
+        else:
+            super().reduce()
+
+    def make(self) -> None:
+        kind = self.stack[-2]
+        if not isinstance(kind, _Named) or not kind.name.startswith("__torch__"):
+            super().make()
+        del self.stack[-2:]
+        self.push(_Module())
 
 
 def _python2(raw: bytes) -> str | bytes:
@@ -652,7 +708,6 @@ _VALUES: dict[bytes, Callable[[_Machine], Any]] = {
     pickle.FROZENSET: _refuse("names builtins.frozenset"),
     pickle.INST: lambda m: _refuse(f"makes {m.name(m.line().decode(), m.line().decode()).name}")(m),
     pickle.OBJ: lambda m: _refuse(f"makes {_what(m.marked()[0])}")(m),
-    pickle.NEWOBJ: lambda m: _refuse(f"makes {_what(m.stack[-2])}")(m),
     pickle.NEWOBJ_EX: lambda m: _refuse(f"makes {_what(m.stack[-3])}")(m),
     pickle.EXT1: _refuse("names an object of the extension registry"),
     pickle.EXT2: _refuse("names an object of the extension registry"),
@@ -686,6 +741,7 @@ _STEPS: dict[bytes, Callable[[_Machine], Any]] = {
     pickle.LONG_BINGET: lambda m: m.recall(m.number("<I")),
     pickle.REDUCE: lambda m: m.reduce(),
     pickle.BUILD: lambda m: m.build(),
+    pickle.NEWOBJ: lambda m: m.make(),
     pickle.BINPERSID: lambda m: m.storage(m.stack.pop()),
     pickle.PERSID: lambda m: m.storage(m.line().decode("ascii")),
 }
@@ -743,7 +799,8 @@ def _torch_zip(path: Path, data: mmap.mmap) -> Any:
                 storages[key] = _Storage(dtype, size, memoryview(buffer)[start:end])
             return _same(storages[key], dtype, size)
 
-        return _Machine(*read(f"{root}data.pkl"), persistent).load()
+        machine = _ScriptMachine if f"{root}constants.pkl" in entries else _Machine
+        return machine(*read(f"{root}data.pkl"), persistent).load()
 
 
 def _require_modest(path: Path, size: int, packed: int) -> None:

@@ -646,6 +646,95 @@ def test_clip_vit_h14_computes_what_open_clip_does(monkeypatch: pytest.MonkeyPat
     assert relative(found.numpy(), wanted) < 1e-5
 
 
+def openai_resnet() -> dict[str, Tensor]:
+    """Random weights in half precision under OpenAI's names, and a bit of the text half."""
+    rng = torch.Generator().manual_seed(0)
+    state = {"visual.attnpool.positional_embedding": 0.1 * torch.randn(50, 2048, generator=rng)}
+
+    def conv(name: str, norm: str, n_in: int, n_out: int, size: int) -> None:
+        state[f"visual.{name}.weight"] = torch.randn(n_out, n_in, size, size, generator=rng) / (n_in * size**2) ** 0.5
+        for leaf in ("weight", "bias", "running_mean", "running_var"):
+            offset = leaf in ("weight", "running_var")
+            state[f"visual.{norm}.{leaf}"] = offset + 0.1 * torch.rand(n_out, generator=rng)
+        state[f"visual.{norm}.num_batches_tracked"] = torch.tensor(7)
+
+    for number, (n_in, n_out) in enumerate(((3, 32), (32, 32), (32, 64)), start=1):
+        conv(f"conv{number}", f"bn{number}", n_in, n_out, 3)
+    n_in = 64
+    for stage, (depth, width) in enumerate(((3, 64), (4, 128), (6, 256), (3, 512)), start=1):
+        for block in range(depth):
+            name = f"layer{stage}.{block}."
+            for number, (a, b, size) in enumerate(
+                ((n_in, width, 1), (width, width, 3), (width, 4 * width, 1)), start=1
+            ):
+                conv(f"{name}conv{number}", f"{name}bn{number}", a, b, size)
+            if block == 0:
+                conv(f"{name}downsample.0", f"{name}downsample.1", n_in, 4 * width, 1)
+            n_in = 4 * width
+    for part, n_out in (("q_proj", 2048), ("k_proj", 2048), ("v_proj", 2048), ("c_proj", 1024)):
+        state[f"visual.attnpool.{part}.weight"] = torch.randn(n_out, 2048, generator=rng) / 2048**0.5
+        state[f"visual.attnpool.{part}.bias"] = 0.1 * torch.randn(n_out, generator=rng)
+    half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    return half | {"logit_scale": torch.tensor(4.6), "transformer.resblocks.0.ln_1.weight": torch.ones(512)}
+
+
+def nested(state: dict[str, Tensor]) -> nn.Module:
+    """Modules that hold ``state`` under its names."""
+    root = nn.Module()
+    for name, value in state.items():
+        *path, leaf = name.split(".")
+        module = root
+        for part in path:
+            if not hasattr(module, part):
+                module.add_module(part, nn.Module())
+            module = getattr(module, part)
+        module.register_buffer(leaf, value)
+    return root
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_clip_rn50_is_its_definition_from_an_archive_of_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Three convolutions and a pool as stem, averages before strides, attention of the mean over the last map."""
+    card, published = extractor_card("clip-rn50"), openai_resnet()
+    torch.jit.save(torch.jit.script(nested(published)), tmp_path / "RN50.pt")  # type: ignore[no-untyped-call]
+    here(monkeypatch, card, tmp_path / "RN50.pt")
+    images = blocky(2, 64, 0)
+    found = load_extractor("clip-rn50")(images)["features"]
+
+    state = {key.removeprefix("visual."): value.float() for key, value in published.items()}
+
+    def conv(name: str, norm: str, x: Tensor, stride: int = 1) -> Tensor:
+        x = F.conv2d(x, state[f"{name}.weight"], stride=stride, padding=state[f"{name}.weight"].shape[-1] // 2)
+        moving = (state[f"{norm}.running_mean"], state[f"{norm}.running_var"])
+        return F.batch_norm(x, *moving, state[f"{norm}.weight"], state[f"{norm}.bias"])
+
+    x = normalised(card, images, OPENAI)
+    for number in (1, 2, 3):
+        x = conv(f"conv{number}", f"bn{number}", x, 2 if number == 1 else 1).relu()
+    x = F.avg_pool2d(x, 2)
+    for stage, depth in enumerate((3, 4, 6, 3), start=1):
+        for block in range(depth):
+            name, pool = f"layer{stage}.{block}.", 2 if stage > 1 and block == 0 else 1
+            y = conv(f"{name}conv2", f"{name}bn2", conv(f"{name}conv1", f"{name}bn1", x).relu()).relu()
+            y = conv(f"{name}conv3", f"{name}bn3", F.avg_pool2d(y, pool))
+            if block == 0:
+                x = conv(f"{name}downsample.0", f"{name}downsample.1", F.avg_pool2d(x, pool))
+            x = (x + y).relu()
+    tokens = x.flatten(2).permute(2, 0, 1)
+    tokens = torch.cat([tokens.mean(0, keepdim=True), tokens]) + state["attnpool.positional_embedding"][:, None]
+    q, k, v = (
+        F.linear(part, state[f"attnpool.{name}_proj.weight"], state[f"attnpool.{name}_proj.bias"])
+        .unflatten(2, (32, 64))
+        .permute(1, 2, 0, 3)
+        for name, part in (("q", tokens[:1]), ("k", tokens), ("v", tokens))
+    )
+    pooled = (torch.softmax(q @ k.mT / 8, -1) @ v).flatten(1)
+    expected = F.linear(pooled, state["attnpool.c_proj.weight"], state["attnpool.c_proj.bias"])
+    assert found.shape == (2, 1024)
+    assert differ(expected)
+    assert relative(found, expected) < 1e-5
+
+
 def test_safetensors_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, alexnet: nn.Module) -> None:
     from safetensors.torch import save_file
 

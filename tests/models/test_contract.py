@@ -27,8 +27,6 @@ SPECS = {
     for shape, sfreq in (((3, 40), 100), ((14, 32), 128), ((128, 440), 1000))
 }
 FEW = slice(0, 2)
-UNREADABLE = {"clip-rn50"}
-"""Networks that published models name and that are no extractor here: these weights are an archive of code."""
 ROUNDING = 1e-5
 """Of the largest value: what another order of float32 sums may move, as other batch sizes bring."""
 
@@ -148,8 +146,7 @@ def test_any_recordings_are_taken_or_refused_in_a_sentence(card: ModelCard, shap
         assert all(value.shape == (2, spec.n_channels, spec.n_times) for value in found.values())
     if isinstance(model, Retriever):
         assert found["embed_images"].shape == found["encode"].shape
-        if model.extractor not in UNREADABLE:
-            assert extractor_card(model.extractor).outputs[model.output] == model.n_image_features
+        assert extractor_card(model.extractor).outputs[model.output] == model.n_image_features
     if isinstance(model, Reconstructor):
         assert found["decode"].shape == (2, 3, model.resolution, model.resolution)
         assert card.resolution in (None, model.resolution)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from zoo.backbones import timm_efficientnet_lite0
 from zoo.errors import IntegrityError, UsageError
+from zoo.foreign import read_torch
 from zoo.metrics.base import extractor_card, weights_path
 from zoo.registry import load_object
 from zoo.specs import ExtractorCard
@@ -129,6 +130,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
         return load_file(path)
+    if path.suffix == ".pt":  # an archive of code beside its tensors, which torch would run
+        return {name: torch.from_numpy(array.copy()) for name, array in read_torch(path).items()}
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
@@ -457,6 +460,28 @@ class OpenCLIP(Network):
 
 
 @final
+class CLIPResNet(Network):
+    """The picture half of OpenAI's CLIP ResNet-50 (timm's network), attention pool and projection included."""
+
+    def __init__(self) -> None:
+        import timm
+
+        super().__init__()
+        self.net: Any = timm.create_model("resnet50_clip", pretrained=False, num_classes=1024)
+
+    def published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Keys of OpenAI's archive → timm's, which knows them; half precision → float32; the text half is left out."""
+        from timm.models.byobnet import checkpoint_filter_fn
+
+        visual: dict[str, Tensor] = checkpoint_filter_fn(state, self.net)
+        return {f"net.{key}": value.float() if value.is_floating_point() else value for key, value in visual.items()}
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Features (n, 1024), as ``encode_image`` returns them: not of unit length."""
+        return {"features": self.net(_normalised(pixels, OPENAI))}
+
+
+@final
 class DINOv2(Network):
     """DINOv2 ViT-L/14 (timm's network): the normalised class token."""
 
@@ -500,6 +525,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "swav-resnet50": partial(Pooled, "resnet50", "fc", ("projection_head", "prototypes")),
     "clip-vit-l14": CLIP,
     "clip-vit-h14": OpenCLIP,
+    "clip-rn50": CLIPResNet,
     "dinov2-vitl14": DINOv2,
     "lpips-alex": LPIPS,
 }
