@@ -109,6 +109,22 @@ def test_a_folder_says_of_every_sample_what_it_is(model: EEG2Image, tmp_path: Pa
     assert re.fullmatch("[0-9a-f]{64}", sha)
 
 
+def test_python_shows_progress_unless_it_is_told_not_to(
+    model: EEG2Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"limit": 2, "replicates": 1, **CPU}
+    zoo.generate(model, "phantom", output_dir=tmp_path / "quiet", quiet=True, **options)
+    assert capsys.readouterr() == ("", "")
+    seen: list[str] = []
+    progress = lambda done, total, what: seen.append(what)  # noqa: E731
+    zoo.generate(model, "phantom", output_dir=tmp_path / "own", progress=progress, **options)
+    assert capsys.readouterr() == ("", "")
+    zoo.generate(model, "phantom", output_dir=tmp_path / "shown", **options)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert {line.rpartition(":")[0] or line for line in shown.err.splitlines()} == set(seen) != set()
+
+
 def test_an_array_holds_the_same_pixels_as_the_pictures(model: EEG2Image, tmp_path: Path) -> None:
     options = {"limit": 5, "replicates": 2, **CPU}
     folder = zoo.generate(model, "phantom", output_dir=tmp_path / "png", **options)

@@ -5,15 +5,17 @@ Importing it imports nothing heavy; every function imports what it needs when ca
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from zoo.models.base import Model
     from zoo.record import Record
 
 __version__ = "0.3.0"
+T = TypeVar("T")
 __all__ = ["evaluate", "generate", "list_datasets", "list_metrics", "list_models", "list_tracks", "load", "train"]
 
 
@@ -70,14 +72,18 @@ def load(model: str, *, weights: str | Path | None = None, device: str = "auto")
     return load_model(model, weights=weights, device=device)[0]
 
 
-def train(model: str, dataset: str, **options: Any) -> Path:
-    """Train a model on a dataset's split and return its weights folder; see ``zoo.runner.train``."""
+def train(model: str, dataset: str, *, quiet: bool = False, **options: Any) -> Path:
+    """Train a model on a dataset's split and return its weights folder; see ``zoo.runner.train``.
+
+    Args:
+        quiet: Show no progress on stderr; a ``progress`` of your own is called in its place.
+    """
     from zoo.runner import train as run
 
-    return run(model, dataset, **options)
+    return _watched(run, model, dataset, quiet, options)
 
 
-def evaluate(model: str | Model, dataset: str, **options: Any) -> Record:
+def evaluate(model: str | Model, dataset: str, *, quiet: bool = False, **options: Any) -> Record:
     """Evaluate a model, by name or as an instance, on a dataset's split.
 
     The record lies under ``output_dir``, or on this machine's board, as ``records/{record.name}``.
@@ -85,17 +91,29 @@ def evaluate(model: str | Model, dataset: str, **options: Any) -> Record:
     Args:
         model: A name, or an instance of a class of ``zoo.models.base`` (docs/adding.md).
         dataset: A prepared dataset, or a track of one.
+        quiet: As for ``train``.
         options: ``split``, ``output_dir``, ``again``, ``weights``, ``seed``, ``replicates``, ``limit`` (makes a partial
             record), ``metrics`` (that must be measurable here), ``device``, ``batch_size``, ``shard``, ``progress``,
             ``say``; see ``zoo.runner.evaluate``.
     """
     from zoo.runner import evaluate as run
 
-    return run(model, dataset, **options)
+    return _watched(run, model, dataset, quiet, options)
 
 
-def generate(model: str | Model, dataset: str, **options: Any) -> Path:
-    """Write the images that a model makes of a split's trials and return their folder; see ``zoo.samples.generate``."""
+def generate(model: str | Model, dataset: str, *, quiet: bool = False, **options: Any) -> Path:
+    """Write the images that a model makes of a split's trials and return their folder; see ``zoo.samples.generate``.
+
+    Args:
+        quiet: As for ``train``.
+    """
     from zoo.samples import generate as run
 
-    return run(model, dataset, **options)
+    return _watched(run, model, dataset, quiet, options)
+
+
+def _watched(run: Callable[..., T], model: Any, dataset: str, quiet: bool, options: dict[str, Any]) -> T:
+    from zoo.progress import shown
+
+    with shown(quiet or "progress" in options) as progress:
+        return run(model, dataset, **{"progress": progress, **options})
