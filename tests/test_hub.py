@@ -18,7 +18,7 @@ import pytest
 
 from tests.hub_standin import READER, WRITER, Hub
 from zoo.errors import IntegrityError, MissingError, UsageError, ZooError
-from zoo.hub import Place, download, fetch, local_path, org, publish, read, resolve
+from zoo.hub import Place, download, fetch, local_path, org, proposal, publish, read, resolve
 from zoo.specs import File
 
 DATA = bytes(range(256)) * 40
@@ -627,6 +627,12 @@ def test_a_token_the_hub_does_not_know_is_named(hub: Hub, pinned: Place, monkeyp
 def test_a_revision_that_is_not_there_is_named(hub: Hub, pinned: Place, revision: str) -> None:
     assert no(UsageError, lambda: download(DATASET._replace(revision=revision))) == (
         f"org/x has no revision {revision}; its branches and tags are listed at {hub.url}/datasets/org/x."
+    )
+
+
+def test_a_pull_request_that_is_not_there_is_named(hub: Hub, pinned: Place) -> None:
+    assert no(UsageError, lambda: proposal(DATASET, 9)) == (
+        f"org/x has no pull request 9; they are listed at {hub.url}/datasets/org/x/discussions."
     )
 
 

@@ -703,6 +703,10 @@ def _refused(status: int, header: Header, place: Place | str, path: str | None =
     if said == "Invalid credentials in Authorization header":
         return MissingError(f"the Hub does not know the token of this machine.\nto log in again, run: {LOG_IN}")
     if code == "RevisionNotFound":
+        if number := re.fullmatch(r"refs/pr/(\d+)", place.revision or ""):
+            return UsageError(
+                f"{place.repo} has no pull request {number[1]}; they are listed at {_page(place)}/discussions."
+            )
         return UsageError(
             f"{place.repo} has no revision {place.revision or 'main'}; "
             f"its branches and tags are listed at {_page(place)}."
