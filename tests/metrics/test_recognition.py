@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -390,6 +391,35 @@ def test_without_validation_the_last_epoch_counts() -> None:
 def test_what_cannot_be_finetuned_is_refused(change: dict[str, object], sentence: str) -> None:
     with pytest.raises(UsageError, match=f"^{re.escape(sentence)}$"):
         tune(**change)  # type: ignore[arg-type]
+
+
+def test_a_probe_is_fitted_once_for_all_controls(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    from zoo.metrics import recognition
+
+    fits: list[int] = []
+    fit = LogisticRegression.fit
+
+    def counted(self: Any, x: np.ndarray, y: np.ndarray, *rest: Any) -> Any:
+        fits.append(len(x))
+        return fit(self, x, y, *rest)
+
+    monkeypatch.setattr(LogisticRegression, "fit", counted)
+    monkeypatch.setattr(recognition, "_FITTED", {})
+    (x, y), (test, true) = blobs(100, 0.5, 1), blobs(40, 0.1, 3)
+
+    def probe(x: np.ndarray, y: np.ndarray, test: np.ndarray) -> float:
+        return logistic_accuracy(train_features=x, train_labels=y, test_features=test, test_labels=true).value
+
+    assert [probe(x, y, test), probe(x.copy(), y, test), probe(x, y, test[::-1].copy())] == [1.0, 1.0, 0.0]
+    assert len(fits) == 1
+    assert probe(x, (y + 1) % 4, test) == 0.0  # other labels, other probe
+    assert probe(x + 3, y, test + 3) == 1.0
+    assert len(fits) == 3
+    for unit in range(20):
+        probe(x * (unit + 2.0), y, test)
+    assert len(recognition._FITTED) == recognition.KEPT_FITS
 
 
 def test_a_probe_that_runs_out_of_iterations_tells_nobody() -> None:

@@ -43,7 +43,7 @@ def _kinds() -> dict[str, Callable[[], list[Any]]]:
     def extractors() -> list[Any]:
         from zoo.metrics.base import extractor_cards  # imports numpy, which no other list needs
 
-        return extractor_cards()
+        return list(extractor_cards())
 
     return {
         "models": registry.models.cards,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -98,9 +99,11 @@ def signature(card: MetricCard, extractor: ExtractorCard | None = None, **facts:
     return "|".join([*parts, f"v{card.version}"])
 
 
-def extractor_cards() -> list[ExtractorCard]:
+@cache
+def extractor_cards() -> tuple[ExtractorCard, ...]:
     """Every extractor there is, from ``extractors.yaml``."""
-    return [ExtractorCard.model_validate(entry) for entry in read_yaml(Path(__file__).with_name("extractors.yaml"))]
+    entries = read_yaml(Path(__file__).with_name("extractors.yaml"))
+    return tuple(ExtractorCard.model_validate(entry) for entry in entries)
 
 
 def extractor_card(name: str) -> ExtractorCard:
