@@ -396,8 +396,6 @@ def test_what_cannot_be_finetuned_is_refused(change: dict[str, object], sentence
 def test_a_probe_is_fitted_once_for_all_controls(monkeypatch: pytest.MonkeyPatch) -> None:
     from sklearn.linear_model import LogisticRegression
 
-    from zoo.metrics import recognition
-
     fits: list[int] = []
     fit = LogisticRegression.fit
 
