@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results.md"
 ENCODINGS = ("logistic_accuracy", "knn_accuracy", "kmeans_accuracy", "finetuned_accuracy")
 PICTURES = "pixel_judge_accuracy"
-FED = ("shuffled-eeg", "other-subject", "gaussian-eeg", "random-codebook")
-"""Controls that a model makes itself from other input; the others are the same whatever the model."""
+FED = ("shuffled-eeg", "other-subject", "gaussian-eeg", "random-codebook", "nearest-train")
+"""Controls that depend on the model: its own pictures from other input, and what its encodings find among real ones."""
 MARK = "<!-- tables: python benchmarks/results_page.py -->"
 
 
