@@ -20,8 +20,9 @@ from leaderboard.table import render_comparison
 from zoo.cli import app
 
 BOARD = Path(__file__).resolve().parents[1] / "leaderboard"
-PHANTOM = "reconstruction/phantom.stimulus-out@1"
-OBJECTS = "reconstruction/envisioned-speech-object.subject-out@1"
+PHANTOM = "reconstruction/phantom.stimulus-out@2"
+OBJECTS = "reconstruction/envisioned-speech-object.subject-out@2"
+BLOCK = "reconstruction/phantom-block.block@2"
 
 
 def call(*arguments: str | Path) -> Result:
@@ -73,9 +74,9 @@ def test_json_holds_the_numbers_and_the_sentences() -> None:
             "a record must be a file, but there is none at nowhere.json; check its spelling.",
         ),
         (
-            ("eeg2image", "eeg2image.small", "--track", PHANTOM),
+            ("eeg2image", "eeg2image.small", "--track", BLOCK),
             f"'eeg2image' must be a record file (.json), the first 4 or more digits of a record's id or a model, but "
-            f"{BOARD} in {PHANTOM} has neither; its models are: eeg2image.small.",
+            f"{BOARD} in {BLOCK} has neither; its models are: eeg2image.small.",
         ),
     ],
 )

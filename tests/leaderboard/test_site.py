@@ -34,7 +34,7 @@ from zoo.record import Record, Value
 
 Make = Callable[..., Record]
 BOARD = Path(__file__).resolve().parents[2] / "leaderboard"
-OBJECTS = "reconstruction/envisioned-speech-object.subject-out@1"
+OBJECTS = "reconstruction/envisioned-speech-object.subject-out@2"
 SIX = 5e-6
 """Pages have six digits."""
 NUMBERS = ("a", "b", "difference", "interval", "p", "effect")
