@@ -824,6 +824,7 @@ def test_what_is_in_a_module_of_torchscript(tmp_path: Path) -> None:
         (MODULE + b"U\x01ac__torch__\nNet\nU\x02id\x85Rsb.", "calls __torch__.Net"),
         (MODULE + b"U\x01acos\n__torch__\nU\x02id\x85Rsb.", "names os.__torch__"),
         (MODULE + b"U\x01ac__torch__x\nNet\nsb.", "names __torch__x.Net"),
+        (MODULE + b"U\x01ac__torch__\n\x1b[2J\nsb.", r"names __torch__.\x1b[2J"),
         (MODULE + b"U\x01actorch.jit._pickle\neval\nU\x02id\x85Rsb.", "names torch.jit._pickle.eval"),
         (b"\x80\x02ccollections\nOrderedDict\n)\x81.", "makes collections.OrderedDict"),
     ],

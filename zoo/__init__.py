@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from zoo.record import Record
 
 __version__ = "0.3.0"
-T = TypeVar("T")
 __all__ = ["evaluate", "generate", "list_datasets", "list_metrics", "list_models", "list_tracks", "load", "train"]
+_Result = TypeVar("_Result")
 
 
 def list_models() -> list[str]:
@@ -112,7 +112,7 @@ def generate(model: str | Model, dataset: str, *, quiet: bool = False, **options
     return _watched(run, model, dataset, quiet, options)
 
 
-def _watched(run: Callable[..., T], model: Any, dataset: str, quiet: bool, options: dict[str, Any]) -> T:
+def _watched(run: Callable[..., _Result], model: Any, dataset: str, quiet: bool, options: dict[str, Any]) -> _Result:
     from zoo.progress import shown
 
     with shown(quiet or "progress" in options) as progress:

@@ -392,7 +392,10 @@ for _core in ("numpy.core", "numpy._core"):
     _CALLS[f"{_core}.multiarray._reconstruct"] = _make_array
     _CALLS[f"{_core}.multiarray.scalar"] = _make_number
     _CALLS[f"{_core}.numeric._frombuffer"] = _make_from_buffer
-_SCRIPT_LISTS = {f"build_{kind}list" for kind in ("int", "tensor", "double", "bool")} | {"restore_type_tag"}
+_SCRIPT_LISTS = {
+    f"torch.jit._pickle.{name}"
+    for name in ("build_intlist", "build_tensorlist", "build_doublelist", "build_boollist", "restore_type_tag")
+}
 """Names by which TorchScript writes a list that follows; only the list is taken."""
 _TENSORS = {name.replace("Storage", "Tensor") for name in _STORAGES}
 _NAMES = {*_CALLS, *_STORAGES, *_TENSORS, "numpy.ndarray"}
@@ -589,15 +592,14 @@ class _ScriptMachine(_Machine):
     """For TorchScript, where modules have classes of the archive itself, and lists are made by name."""
 
     def name(self, module: Any, name: Any) -> _Named:
-        if type(module) is str and type(name) is str and re.match(r"__torch__\b", module):
-            return _Named(f"{module}.{name}")
-        if module == "torch.jit._pickle" and name in _SCRIPT_LISTS:
-            return _Named(f"{module}.{name}")
+        whole = f"{module}.{name}"
+        if re.fullmatch(r"__torch__(\.\w+)+", whole, re.ASCII) or whole in _SCRIPT_LISTS:
+            return _Named(whole)
         return super().name(module, name)
 
     def reduce(self) -> None:
         arguments, function = self.stack[-1], self.stack[-2]
-        if isinstance(function, _Named) and function.name.startswith("torch.jit._pickle."):
+        if isinstance(function, _Named) and function.name in _SCRIPT_LISTS:
             del self.stack[-2:]
             self.push(arguments[0])
         else:
