@@ -43,7 +43,7 @@ def test_a_model_beside_its_shuffled_control() -> None:
     assert judged[-3:-1] == ["0.0312", "0.0312"]
     other = next(line.split() for line in lines if line.startswith("logistic_accuracy"))
     assert other[-2:] == ["not", "shown"]
-    assert "With 6 units p is at least 0.0312, and 0.156 when corrected for 5 metrics" in result.stdout
+    assert "With 6 units p is at least 0.0312, and 0.594 when corrected for 19 metrics" in result.stdout
 
 
 def test_json_holds_the_numbers_and_the_sentences() -> None:
