@@ -579,7 +579,7 @@ def test_a_name_that_means_nothing_or_too_much_is_refused(board: FsBoard, make_r
 
 def test_published_records_compare() -> None:
     records = list(FsBoard(PUBLISHED).records())
-    track = "reconstruction/phantom.stimulus-out@1"
+    track = "reconstruction/phantom.stimulus-out@2"
     sides = find_sides("eeg2image.small", None, board=str(PUBLISHED), records=records, track=track)
     found = compare(*sides)
     headline = named(found)[found.headline]

@@ -80,7 +80,7 @@ def test_ranks_and_values_are_those_of_the_terminal(objects: tuple[Path, Path]) 
         assert [row[of] for row in rows] == [entry[of] for entry in shown["entries"]], of
     assert [row["margin"] for row in rows] == pytest.approx([entry["margin"] for entry in shown["entries"]], rel=SIX)
     everything = [*shown["entries"], *shown["controls"]]
-    assert len(table["metrics"]) == 5
+    assert len(table["metrics"]) == 8
     for metric, column in zip(table["metrics"], table["values"], strict=True):
         for row, value in zip(everything, column, strict=True):
             known = row["values"].get(metric["id"]) or {"value": None}
