@@ -52,6 +52,57 @@ def sample_grid(grid: Grid, path: Path, *, title: str) -> None:
     write_bytes(path, sink.getvalue())
 
 
+def training_sheet(shown: Sequence[np.ndarray], strips: Mapping[int, Path], path: Path, *, side: int = 64) -> None:
+    """Write a PNG: pictures that were shown, and below them what a model made of those trials, step by step.
+
+    Args:
+        shown: One (height, width, 3) uint8 per column.
+        strips: Step → picture file with the columns side by side.
+    """
+    from PIL import Image, ImageDraw
+
+    real = [Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR) for pixels in shown]
+    margin, width = 90, side * len(real)
+    sheet = Image.new("RGB", (margin + width, side * (1 + len(strips))), "white")
+    write = ImageDraw.Draw(sheet)
+    write.text((4, side // 2 - 6), "shown", fill="black")
+    for column, picture in enumerate(real):
+        sheet.paste(picture, (margin + column * side, 0))
+    for line, (step, strip) in enumerate(sorted(strips.items()), start=1):
+        write.text((4, line * side + side // 2 - 6), f"step {step:,}", fill="black")
+        with Image.open(strip) as row:
+            sheet.paste(row.convert("RGB").resize((width, side), Image.Resampling.NEAREST), (margin, line * side))
+    sink = io.BytesIO()
+    sheet.save(sink, format="png")
+    write_bytes(path, sink.getvalue())
+
+
+def losses_plot(phases: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
+    """Draw as PNG how losses went, one panel per phase; validation scores have an axis of their own.
+
+    Args:
+        phases: Name → notes of ``zoo.journal``: ``step``, losses by name, ``validation`` where there is one.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5 * len(phases), 3.2), dpi=110, layout="tight")
+    FigureCanvasAgg(figure)
+    for axis, (phase, notes) in zip(figure.subplots(1, len(phases), squeeze=False)[0], phases.items(), strict=True):
+        for name in dict.fromkeys(name for note in notes for name in note if name not in ("step", "validation")):
+            seen = [(note["step"], note[name]) for note in notes if name in note]
+            axis.plot(*zip(*seen, strict=True), label=name, linewidth=0.8)
+        axis.set(title=phase, xlabel="step", ylabel="loss")
+        axis.legend(fontsize=7, loc="upper right")
+        if scored := [(note["step"], note["validation"]) for note in notes if "validation" in note]:
+            scores = axis.twinx()
+            scores.plot(*zip(*scored, strict=True), "k.", markersize=3)
+            scores.set_ylabel("validation score", fontsize=8)
+    sink = io.BytesIO()
+    figure.savefig(sink, format="png")
+    write_bytes(path, sink.getvalue())
+
+
 def confusion_plot(counts: np.ndarray, path: Path, *, concepts: tuple[str, ...], title: str) -> None:
     """Draw as PNG what share of the trials of every class was named which class.
 

@@ -102,6 +102,7 @@ def _trained(
     import torch
 
     from zoo import distributed
+    from zoo.sketches import Sketches
     from zoo.training import fit
 
     torch.manual_seed(seed)  # initial weights only; no step draws from the global generator
@@ -132,8 +133,11 @@ def _trained(
     net.train()
     fitted = {}
     told = {"seed": seed, "select": "last" if select == "last" else "val"}
+    notes = stage_dir("training", identity)
+    sketches = Sketches(net, data, given, seed, kind)
     for recipe in recipes(net, replace(given, look=_looking(data, kind, progress)), **told):
-        fitted[recipe] = fit(recipe, stage_dir("training", identity), seed=seed, progress=progress)
+        draw = sketches.draw if sketches.shows(recipe) else None
+        fitted[recipe] = fit(recipe, notes, seed=seed, progress=progress, draw=draw)
     if distributed.crew().first:
         touched = {id(module) for recipe in fitted for module in recipe.modules().values()}
         parts = tuple(part for part, module in net.parts().items() if id(module) in touched)
@@ -158,7 +162,7 @@ def _trained(
                 },
             },
         }
-        weights.save(net, about, parts=parts)
+        weights.save(net, about, parts=parts, beside=sketches.bound(notes, [recipe.name for recipe in fitted]))
     distributed.value_of_first(None)  # nobody goes on before the weights are there
     return folder
 

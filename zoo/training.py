@@ -28,6 +28,7 @@ from torch.optim import Optimizer
 from zoo import distributed
 from zoo.errors import IntegrityError, ZooError
 from zoo.gradients import right_gradients
+from zoo.journal import Draw, Journal
 from zoo.stats import keyed_rng
 from zoo.store import atomic_file
 
@@ -121,12 +122,15 @@ class Fitted:
     done: bool = False
 
 
-def fit(recipe: Recipe, folder: Path, *, seed: int, progress: Progress | None = None) -> Fitted:
+def fit(
+    recipe: Recipe, folder: Path, *, seed: int, progress: Progress | None = None, draw: Draw | None = None
+) -> Fitted:
     """Run ``recipe`` to its end, continuing from the checkpoint in ``folder`` if there is one.
 
     Killed at any point and called again, it ends with the same weights as an uninterrupted run on the same device. The
     result is the best validated state if the recipe validates, else the moving average if it keeps one, else the last.
-    Any number of processes continues what any other number began.
+    Any number of processes continues what any other number began. Losses and, where ``draw`` makes some, pictures are
+    noted beside the checkpoint (``zoo.journal``).
 
     Raises:
         ZooError: A loss is not finite; the last good checkpoint stays.
@@ -135,11 +139,21 @@ def fit(recipe: Recipe, folder: Path, *, seed: int, progress: Progress | None = 
     path = folder / f"{recipe.name}.safetensors"
     kept: dict[str, dict[str, Tensor]] = {"best": {}, "ema": {}}
     with distributed.divided(recipe.modules().values()):
-        return _fit(recipe, path, kept, seed, progress or (lambda done, total, what: None))
+        journal = Journal(folder, recipe.name, recipe.n_steps, draw) if distributed.crew().first else None
+        return _fit(recipe, path, kept, seed, progress or (lambda done, total, what: None), journal)
 
 
-def _fit(recipe: Recipe, path: Path, kept: dict[str, dict[str, Tensor]], seed: int, report: Progress) -> Fitted:
+def _fit(
+    recipe: Recipe,
+    path: Path,
+    kept: dict[str, dict[str, Tensor]],
+    seed: int,
+    report: Progress,
+    journal: Journal | None,
+) -> Fitted:
     state = _begin(recipe, path, kept)
+    if journal:
+        journal.begin(state.step)
     if recipe.ema_decay is not None and not kept["ema"]:
         kept["ema"] = _parameters(recipe)
     device = _device(recipe).type
@@ -157,7 +171,12 @@ def _fit(recipe: Recipe, path: Path, kept: dict[str, dict[str, Tensor]], seed: i
                     raise ZooError(f"{told}; set a lower learning rate with --set.")
                 state.step, state.losses = state.step + 1, losses
                 _average(recipe, kept["ema"])
-                _validate(recipe, state, kept)
+                score = _validate(recipe, state, kept)
+                if journal:
+                    journal.note(state.step, losses, score)
+                    if journal.due(state.step):
+                        with _averaged(recipe, kept["ema"]):
+                            journal.look(state.step)
             if time.monotonic() - saved > SAVE_SECONDS:
                 state.seconds = spent + time.monotonic() - started
                 _save(recipe, path, state, kept)
@@ -214,15 +233,16 @@ def _shown(state: Fitted) -> str:
     return f" ({losses}{best})" if losses else ""
 
 
-def _validate(recipe: Recipe, state: Fitted, kept: dict[str, dict[str, Tensor]]) -> None:
+def _validate(recipe: Recipe, state: Fitted, kept: dict[str, dict[str, Tensor]]) -> float | None:
     """Keep a copy of the state whose validation score is the highest so far (of equals as ``ties`` says)."""
     if recipe.eval_every is None or (state.step % recipe.eval_every and state.step != recipe.n_steps):
-        return
-    score = distributed.value_of_first(recipe.validate())
+        return None
+    score: float = distributed.value_of_first(recipe.validate())
     better = state.best_score is None or score > state.best_score
     if better or (score == state.best_score and recipe.ties == "later"):
         state.best_score, state.best_step = score, state.step
         kept["best"] = _tensors(recipe)
+    return score
 
 
 def _average(recipe: Recipe, ema: dict[str, Tensor]) -> None:
@@ -230,6 +250,17 @@ def _average(recipe: Recipe, ema: dict[str, Tensor]) -> None:
         return
     for key, value in _parameters(recipe).items():
         ema[key].lerp_(value, 1 - recipe.ema_decay)
+
+
+@contextlib.contextmanager
+def _averaged(recipe: Recipe, ema: dict[str, Tensor]) -> Iterator[None]:
+    """The recipe's modules with their moving average, where it keeps one."""
+    live = _parameters(recipe) if ema else {}
+    _load(recipe, ema)
+    try:
+        yield
+    finally:
+        _load(recipe, live)
 
 
 def _tensors(recipe: Recipe) -> dict[str, Tensor]:

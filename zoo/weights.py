@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -81,18 +83,31 @@ def announced(card: ModelCard) -> MissingError:
     )
 
 
-def save(model: Model, info: dict[str, Any], *, parts: tuple[str, ...] | None = None) -> tuple[Path, WeightsInfo]:
-    """Write a model's state under the cache; ``info`` holds the fields of ``WeightsInfo`` except sha256 and parts."""
+def save(
+    model: Model,
+    info: dict[str, Any],
+    *,
+    parts: tuple[str, ...] | None = None,
+    beside: Mapping[str, Path] | None = None,
+) -> tuple[Path, WeightsInfo]:
+    """Write a model's state under the cache.
+
+    Args:
+        info: The fields of ``WeightsInfo`` except sha256 and parts.
+        beside: Name → file to be copied into the folder: notes of the training, which nothing reads again.
+    """
     held = parts or tuple(model.parts())
     state = {
         key: value.detach().cpu().contiguous()
         for key, value in model.state_dict().items()
         if key.partition(".")[0] in held
     }
-    return save_state(state, {**info, "parts": held})
+    return save_state(state, {**info, "parts": held}, beside=beside)
 
 
-def save_state(state: dict[str, Tensor], info: dict[str, Any]) -> tuple[Path, WeightsInfo]:
+def save_state(
+    state: dict[str, Tensor], info: dict[str, Any], *, beside: Mapping[str, Path] | None = None
+) -> tuple[Path, WeightsInfo]:
     """Write tensors under the cache, load them strictly into a model of their own, and write down what it computes.
 
     Raises:
@@ -108,6 +123,8 @@ def save_state(state: dict[str, Tensor], info: dict[str, Any]) -> tuple[Path, We
         found = WeightsInfo(**info, sha256=file_sha256(work / "model.safetensors"))
         found = found.model_copy(update={"forward": fingerprint(_filled(work, found, called=path), found.parts)})
         write_json(work / "weights.json", found.model_dump(mode="json"))
+        for name, file in (beside or {}).items():
+            shutil.copyfile(file, work / name)
     return path, found
 
 

@@ -17,6 +17,7 @@ from zoo import registry, weights
 from zoo.errors import MissingError, UsageError
 from zoo.metrics.base import extractor_card
 from zoo.models.base import Classifier, EEGEncoder, EncodingModel, LabelConditioned, Model, Reconstructor, Retriever
+from zoo.sketches import PAINTERS
 from zoo.specs import EEGSpec, ModelCard
 
 CARDS = {card.id: card for card in registry.models.cards() if card.builder is not None}
@@ -149,6 +150,7 @@ def test_any_recordings_are_taken_or_refused_in_a_sentence(card: ModelCard, shap
         assert extractor_card(model.extractor).outputs[model.output] == model.n_image_features
     if isinstance(model, Reconstructor):
         assert found["decode"].shape == (2, 3, model.resolution, model.resolution)
+        assert {*PAINTERS} & {*model.parts()}, "or no pictures would be made while it trains"
         assert card.resolution in (None, model.resolution)
         assert 0 <= found["decode"].min() < found["decode"].max() <= 1
 
