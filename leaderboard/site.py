@@ -59,6 +59,8 @@ LISTED: dict[str, tuple[str, ...]] = {
 """What lists and other pages need of a card; the rest lies in the file of its own page."""
 DIGITS = 6
 """Significant digits of a number on a page and in the table: more than any interval has. The records hold them all."""
+SLOW_TO_PACK = 1 << 25
+"""Bytes of records that are packed in a hurry; fewer are packed a quarter smaller."""
 LICENCE = (
     "The tables and records in this folder are published under CC BY 4.0\n"
     "(https://creativecommons.org/licenses/by/4.0/): use them, and name their authors and this board.\n"
@@ -570,7 +572,8 @@ class _Site:
             json.dumps({"id": r.id, **r.model_dump(mode="json", exclude_unset=True)}, sort_keys=True).encode() + b"\n"
             for r in self.records
         )
-        (folder / "records.jsonl.xz").write_bytes(lzma.compress(lines, preset=1))
+        quick = len(lines) > SLOW_TO_PACK
+        (folder / "records.jsonl.xz").write_bytes(lzma.compress(lines, preset=1 if quick else 6))
         sink = io.StringIO()
         writer = csv.writer(sink, lineterminator="\n")
         writer.writerow(

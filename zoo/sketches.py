@@ -68,7 +68,7 @@ class Sketches:
         journals = [Journal(folder, phase, 1) for phase in phases]
         found = {journal.path.name: journal.path for journal in journals if journal.path.exists()}
         notes = {journal.phase: journal.lines() for journal in journals}
-        noted = {phase: lines for phase, lines in notes.items() if any(len(line) > 1 for line in lines)}
+        noted = {phase: lines for phase, lines in notes.items() if sum(len(line) > 1 for line in lines) > 1}
         if noted:
             found["losses.png"] = folder / "losses.png"
             losses_plot(noted, found["losses.png"])

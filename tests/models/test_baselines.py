@@ -226,7 +226,7 @@ def test_the_leak_detector_names_blocks_and_nothing_across_runs() -> None:
 
 def test_a_solution_is_saved_as_tensors_and_does_not_depend_on_the_seed() -> None:
     paths = [zoo.train("baseline-erp", "phantom", seed=seed, device="cpu") for seed in (0, 1)]
-    assert {path.suffix for path in paths[0].iterdir()} == {".safetensors", ".json"}
+    assert {path.suffix for path in paths[0].iterdir()} == {".safetensors", ".json", ".jsonl"}
     first, second = (zoo.load("baseline-erp", weights=path) for path in paths)
     assert first.config.n_classes == 6
     assert not [*first.parts()["encoder"].parameters()]  # fine-tuning leaves it alone: its scale may be a microvolt
