@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import zoo
 from tests.test_training import Line
 from zoo import registry, sketches, weights
 from zoo.datasets.base import load
+from zoo.errors import IntegrityError
 from zoo.journal import LINES, LOOKS, Journal
 from zoo.training import fit
 
@@ -51,6 +53,19 @@ def test_a_run_that_was_killed_leaves_the_notes_of_an_uninterrupted_one(tmp_path
     fit(Line(30), folder, seed=3)
     assert lines(folder) == lines(tmp_path / "whole")
     assert [line["step"] for line in lines(folder)] == list(range(1, 31))
+
+
+def test_damaged_notes_are_named(tmp_path: Path) -> None:
+    fit(Line(3), tmp_path, seed=3)
+    path = tmp_path / "line.losses.jsonl"
+    path.write_text('{"step": 1}\n\0\0\0\n')
+    sentence = (
+        f"{path} is damaged (Expecting value: line 1 column 1 (char 0)); delete it and run the same command again."
+    )
+    with pytest.raises(IntegrityError, match=f"^{re.escape(sentence)}$"):
+        fit(Line(3), tmp_path, seed=3)
+    path.unlink()
+    assert fit(Line(3), tmp_path, seed=3).done
 
 
 def test_a_long_phase_is_noted_at_even_distances(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from zoo.store import atomic_file, write_bytes
+from zoo.stages import whole
+from zoo.store import atomic_file, disk_full_explained, write_bytes
 
 LINES = 1000
 """Notes of losses in a phase, at most; the steps of a phase are divided evenly."""
@@ -49,7 +50,7 @@ class Journal:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         scored = {} if score is None else {"validation": score}
-        with self.path.open("a", encoding="utf-8") as file:
+        with disk_full_explained(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(_line({"step": step, **losses, **scored}))
 
     def due(self, step: int) -> bool:
@@ -65,9 +66,14 @@ class Journal:
             Image.fromarray(row).save(file, format="png")
 
     def lines(self) -> list[dict[str, Any]]:
-        """Every note: ``step``, losses by name, ``validation`` where the phase was validated."""
-        text = self.path.read_text("utf-8") if self.path.exists() else ""
-        return [json.loads(line) for line in text.split("\n")[:-1]]  # a kill leaves a piece of a line at the end
+        """Every note: ``step``, losses by name, ``validation`` where the phase was validated.
+
+        Raises:
+            IntegrityError: The file is damaged; that a kill left a piece of a line at its end is no damage.
+        """
+        with whole(self.path):
+            text = self.path.read_text("utf-8") if self.path.exists() else ""
+            return [json.loads(line) for line in text.split("\n")[:-1]]
 
     def strips(self) -> Iterator[tuple[int, Path]]:
         """The step of every row of pictures, and where they are."""

@@ -74,7 +74,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         ZooError: The disk is full; nothing is left behind.
     """
     temporary = _beside(path)
-    with _disk_full_explained(path):
+    with disk_full_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as file, _held(temporary):
@@ -115,7 +115,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         ZooError: The disk is full; nothing is left behind, an older folder stays.
     """
     work = _beside(path)
-    with _disk_full_explained(path):
+    with disk_full_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             work.mkdir()
@@ -219,7 +219,8 @@ def _sync_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _disk_full_explained(path: Path) -> Iterator[None]:
+def disk_full_explained(path: Path) -> Iterator[None]:
+    """Around writing: a full disk is one sentence, with what to do."""
     try:
         yield
     except OSError as error:
